@@ -1,0 +1,146 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Facts that planners read: plain, immutable data about hosts and virtual machines.
+
+Nothing here knows pyVmomi or Ansible. The vSphere layer fills these records, planners compare them
+with the wanted state, and `to_dict` / `from_dict` carry them through Ansible (the `assume` option).
+Names of fields follow the vSphere API where it has one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+Connection = t.Literal["connected", "disconnected", "notResponding"]
+Power = t.Literal["poweredOn", "poweredOff", "suspended", "unknown"]
+AssignmentMode = t.Literal["fixed", "dynamic", "vgpu"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PciFunction:
+    """One PCI function of a host that passthrough can be asked for (HostPciDevice + HostPciPassthruInfo)."""
+
+    address: str
+    """PCI address as vSphere writes it, for example `0000:3b:00.0`."""
+    vendor_id: int
+    """Unsigned 16-bit vendor id; NVIDIA is 0x10de."""
+    device_id: int
+    """Unsigned 16-bit device id."""
+    class_id: int
+    """PCI base class and subclass, for example 0x0302 (3D controller)."""
+    name: str
+    passthrough_capable: bool = False
+    passthrough_enabled: bool = False
+    passthrough_active: bool = False
+    dependent_device: str | None = None
+    hardware_label: str | None = None
+
+    @property
+    def id(self) -> str:
+        """`vendor:device` in lower-case hex, for example `10de:1db6`."""
+        return f"{self.vendor_id:04x}:{self.device_id:04x}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Intent:
+    """What a run was about to do to an object, kept in the custom attribute `gpuops.intent`."""
+
+    run: str
+    """Identifier of the run that wrote it."""
+    action: str
+    """What it does, for example `maintenance`."""
+    started: str
+    """UTC time in ISO 8601."""
+    boot_time: str | None = None
+    """Boot time of the host before the step (ISO 8601), so that a later run knows whether it has rebooted."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HostFacts:
+    """An ESXi host, as far as GPUs are concerned."""
+
+    name: str
+    moid: str
+    cluster: str | None
+    connection: Connection
+    in_maintenance: bool
+    boot_time: str | None
+    """ISO 8601 in UTC; None while the host does not answer."""
+    rebind_without_reboot: bool = False
+    """HostCapability.deviceRebindWithoutRebootSupported: passthrough can be applied at once."""
+    devices: tuple[PciFunction, ...] = ()
+    """Every PCI function for which the host reports passthrough information, by address."""
+    vm_names: tuple[str, ...] = ()
+    intent: Intent | None = None
+    powered_on_vms: tuple[str, ...] = ()
+    """Virtual machines that keep the host from maintenance mode (powered on, vCLS agents left out)."""
+
+    @property
+    def answers(self) -> bool:
+        return self.connection == "connected"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GpuAttachment:
+    """One GPU device of a virtual machine."""
+
+    mode: AssignmentMode
+    key: int
+    """Device key in the virtual machine; negative while it is only planned."""
+    address: str | None = None
+    """Fixed: the PCI address on the host. Dynamic: the assigned address, known only while powered on."""
+    ids: tuple[str, ...] = ()
+    """`vendor:device` (fixed: one; dynamic: those allowed)."""
+    label: str | None = None
+    """Dynamic: the hardware label wanted."""
+    profile: str | None = None
+    """vGPU: the profile name, for example `nvidia_a100-10c`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class VmFacts:
+    """A virtual machine, as far as GPUs are concerned."""
+
+    name: str
+    moid: str
+    host: str | None
+    power: Power
+    template: bool
+    change_version: str
+    """VirtualMachineConfigInfo.changeVersion, sent with a reconfigure so that another's change is noticed."""
+    firmware: t.Literal["bios", "efi"]
+    hardware_version: int
+    memory_mb: int
+    memory_reservation_mb: int
+    memory_reservation_locked: bool
+    cpu_hot_add: bool
+    memory_hot_add: bool
+    extra_config: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The `pciPassthru.*` keys only."""
+    gpus: tuple[GpuAttachment, ...] = ()
+    intent: Intent | None = None
+
+
+def to_dict(facts: HostFacts | VmFacts) -> dict[str, t.Any]:
+    """The record as plain lists and dicts, for JSON and Ansible."""
+    return dataclasses.asdict(facts)
+
+
+def host_from_dict(data: t.Mapping[str, t.Any]) -> HostFacts:
+    """The reverse of `to_dict` for a host."""
+    fields = dict(data)
+    fields["devices"] = tuple(PciFunction(**device) for device in fields.get("devices", ()))
+    fields["vm_names"] = tuple(fields.get("vm_names", ()))
+    fields["powered_on_vms"] = tuple(fields.get("powered_on_vms", ()))
+    fields["intent"] = Intent(**fields["intent"]) if fields.get("intent") else None
+    return HostFacts(**fields)
+
+
+def vm_from_dict(data: t.Mapping[str, t.Any]) -> VmFacts:
+    """The reverse of `to_dict` for a virtual machine."""
+    fields = dict(data)
+    fields["gpus"] = tuple(GpuAttachment(**{**gpu, "ids": tuple(gpu.get("ids", ()))}) for gpu in fields.get("gpus", ()))
+    fields["extra_config"] = dict(fields.get("extra_config", {}))
+    fields["intent"] = Intent(**fields["intent"]) if fields.get("intent") else None
+    return VmFacts(**fields)
