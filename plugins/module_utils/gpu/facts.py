@@ -78,6 +78,7 @@ class HostFacts:
 
     @property
     def answers(self) -> bool:
+        """Whether the vCenter can talk to the host now."""
         return self.connection == "connected"
 
 

@@ -64,10 +64,12 @@ class ObjectPlan:
 
     @property
     def failed(self) -> bool:
+        """Whether anything stands in the way."""
         return bool(self.problems)
 
     @property
     def changed(self) -> bool:
+        """Whether there is something to do and nothing stands in the way."""
         return bool(self.changes) and not self.problems
 
 
