@@ -1,0 +1,276 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""One vCenter connection of one process: session, own property collector, counted requests.
+
+Transient drops: reads are repeated a bounded number of times (`Client.read`); a write is repeated
+only where it cannot have reached the vCenter (the session had ended). A session that has ended is
+renewed once for each call, transparently.
+"""
+
+from __future__ import annotations
+
+import collections
+import http.client
+import threading
+import types
+import typing as t
+import xml.parsers.expat
+
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere import transport
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import (
+    BadAnswerError,
+    ConnectionFailedError,
+    ConnectionLostError,
+    GpuOpsError,
+    LibraryMissingError,
+    from_fault,
+)
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import ConnectionOptions
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import (
+    IMPORT_ERROR,
+    SoapStubAdapter,
+    vim,
+    vmodl,
+)
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.session import SessionStore, Ticket
+
+T = t.TypeVar("T")
+
+READ_ATTEMPTS = 4
+_POOL_SIZE = 32
+# Shorter than any server's keep-alive, so that a write never goes out on a connection the server has just closed.
+_POOL_IDLE_S = 30
+
+
+class SessionRenewed(Exception):  # noqa: N818 - a signal between Client and its readers, never shown
+    """The session was renewed, and with the old one went its property collector and views."""
+
+
+class Stub(SoapStubAdapter):
+    """pyVmomi's SOAP adapter with our connections, counting, session renewal and errors."""
+
+    def __init__(self, client: Client, version: str) -> None:
+        options = client.options
+        self._base: t.Any = super()
+        self._base.__init__(
+            host=options.hostname,
+            port=options.port,
+            version=version,
+            poolSize=_POOL_SIZE,
+            connectionPoolTimeout=_POOL_IDLE_S,
+        )
+        self.scheme: t.Any = client.connect
+        self._client = client
+
+    def GetConnection(self) -> t.Any:  # noqa: N802 - pyVmomi's name
+        """A pooled or new connection. Raises ConnectionFailedError: nothing has been sent."""
+        try:
+            return self._base.GetConnection()
+        except OSError as error:
+            raise transport.connection_error(error, self._client.options) from error
+
+    def InvokeMethod(self, mo: t.Any, info: t.Any, args: t.Any, outerStub: t.Any = None) -> t.Any:  # noqa: N802, N803
+        """Call one method. Raises vSphere faults as they are, and GpuOpsError for the connection."""
+        used = self._client.generation
+        try:
+            return self._call(mo, info, args, outerStub)
+        except vim.fault.NotAuthenticated:
+            if not self._client.logged_in:
+                raise
+        self._client.renew(used)
+        if isinstance(mo, (vmodl.query.PropertyCollector, vmodl.query.PropertyCollector.Filter, vim.view.View)):
+            raise SessionRenewed
+        return self._call(mo, info, args, outerStub)
+
+    @property
+    def cookie_value(self) -> str:
+        """The session's cookie, empty before the first answer."""
+        return self._base.GetSessionId() or ""
+
+    def use_cookie(self, value: str) -> None:
+        """Send this session cookie from now on; empty sends none."""
+        self._base.SetSessionId(value)
+
+    def drop_connections(self) -> None:
+        """Close the idle pooled connections."""
+        self._base.DropConnections()
+
+    def _call(self, mo: t.Any, info: t.Any, args: t.Any, outer_stub: t.Any) -> t.Any:
+        client = self._client
+        client.count(info.wsdlName)
+        try:
+            return self._base.InvokeMethod(mo, info, args, outer_stub)
+        except xml.parsers.expat.ExpatError as error:
+            raise BadAnswerError(
+                f"{client.options.endpoint} answered {info.wsdlName} with something that is not SOAP. "
+                "Check hostname and port, and that no proxy answers in its place.",
+                object=client.options.endpoint,
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            status = str(error).split(" ", 1)[0]
+            if type(error) is http.client.HTTPException and status.isdigit():
+                raise transport.http_status_error(int(status), "/sdk", client.options) from error
+            raise ConnectionLostError(
+                f"{client.options.endpoint}: the connection dropped during {info.wsdlName} "
+                f"({error or type(error).__name__}). Whether it was carried out is unknown; run again.",
+                object=client.options.endpoint,
+            ) from error
+
+
+class Client:
+    """A vCenter session in use. Use `with Client.open(options) as client`."""
+
+    def __init__(self, options: ConnectionOptions) -> None:
+        if IMPORT_ERROR is not None:
+            raise LibraryMissingError(
+                "pyVmomi is missing for this Python interpreter. Install the package pyvmomi into it, or set "
+                "ansible_python_interpreter to the controller's ({{ ansible_playbook_python }})."
+            )
+        self.options = options
+        self.connect = transport.connection_factory(options)
+        self.requests: collections.Counter[str] = collections.Counter()
+        """SOAP requests of this process by WSDL method name."""
+        self.names: dict[str, str] = {}
+        """Managed object id -> name, filled by reads, so that errors can name objects."""
+        self.generation = 0
+        """Counts renewals of the session in this process."""
+        self.logged_in = False
+        self._store = SessionStore(options.session_dir, options.endpoint, options.username)
+        self._renewing = threading.Lock()
+        self._counting = threading.Lock()
+        self._collector: vmodl.query.PropertyCollector | None = None
+        self._views: dict[type, vim.view.ContainerView] = {}
+        self.stub: Stub
+        self.content: vim.ServiceInstanceContent
+
+    @classmethod
+    def open(cls, options: ConnectionOptions) -> Client:
+        """Connect with the cached session, or log in. Raises GpuOpsError."""
+        client = cls(options)
+        try:
+            client._open()
+        except vmodl.MethodFault as fault:
+            raise from_fault(fault, object=options.endpoint, doing=f"log in as {options.username}") from fault
+        return client
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Destroy this process's views and collector; the session lives on in the cache."""
+        self.logged_in = False  # what a lost session owned is gone already: no renewal only to destroy it
+        try:
+            for view in self._views.values():
+                view.DestroyView()
+            if self._collector is not None:
+                self._collector.DestroyPropertyCollector()
+        except (vmodl.MethodFault, GpuOpsError, SessionRenewed):
+            pass  # they end with the session at the latest
+        finally:
+            self._views.clear()
+            self._collector = None
+            self.stub.drop_connections()
+
+    def count(self, method: str) -> None:
+        """Count one request. Called by the stub, from any thread."""
+        with self._counting:
+            self.requests[method] += 1
+
+    @property
+    def collector(self) -> vmodl.query.PropertyCollector:
+        """This process's own property collector (the session's default one is shared by all its processes)."""
+        if self._collector is None:
+            self._collector = self.content.propertyCollector.CreatePropertyCollector()
+        return self._collector
+
+    def view(self, kind: type) -> vim.view.ContainerView:
+        """A container view of all objects of one type, made once for each process."""
+        if kind not in self._views:
+            manager = t.cast("vim.view.ViewManager", self.content.viewManager)
+            self._views[kind] = manager.CreateContainerView(self.content.rootFolder, [kind], True)
+        return self._views[kind]
+
+    def ref(self, kind: type[T], moid: str) -> T:
+        """The managed object of a known type and id, bound to this connection."""
+        return kind(moid, self.stub)  # type: ignore[call-arg]  # pyVmomi's constructors are not in its stubs
+
+    def read(self, body: t.Callable[[], T]) -> T:
+        """Run something that only reads, again after a dropped connection or a renewed session.
+
+        `body` must take `collector` and `view` from this client anew on each call.
+        Raises GpuOpsError; faults are translated.
+        """
+        for attempt in range(READ_ATTEMPTS):
+            try:
+                return body()
+            except SessionRenewed:
+                self._forget_session_objects()
+            except (ConnectionLostError, ConnectionFailedError):
+                if attempt == READ_ATTEMPTS - 1:
+                    raise
+            except vmodl.MethodFault as fault:
+                raise from_fault(fault, doing="read the inventory", names=self.names) from fault
+        raise ConnectionLostError(
+            f"{self.options.endpoint}: the session ended again and again during a read. Run again later.",
+            code="not_authenticated",
+            object=self.options.endpoint,
+        )
+
+    def renew(self, used_generation: int) -> None:
+        """Replace the session that a call found ended, unless another thread just did. Raises vSphere faults."""
+        with self._renewing:
+            if self.generation == used_generation:
+                self._log_in(stale=self.stub.cookie_value)
+                self.generation += 1
+
+    def _open(self) -> None:
+        ticket = self._store.load(self.options.password)
+        if ticket is None:
+            self._log_in(stale=None)
+        else:
+            self._use(ticket)
+        self.logged_in = True
+        self.content = self._retrieve_content()
+
+    def _log_in(self, stale: str | None) -> None:
+        """Take the ticket another process has just obtained, or log in and store the new one."""
+        with self._store.locked():
+            ticket = self._store.load(self.options.password)
+            if ticket is not None and ticket.cookie != stale:
+                self._use(ticket)
+                return
+            version = transport.negotiate_version(self.options, self.connect)
+            self._use(Ticket(cookie="", api_version=version))
+            self.logged_in, was = False, self.logged_in
+            try:
+                content = self._retrieve_content()
+                t.cast("vim.SessionManager", content.sessionManager).Login(
+                    self.options.username, self.options.password, None
+                )
+            finally:
+                self.logged_in = was
+            self._store.save(Ticket(cookie=self.stub.cookie_value, api_version=version), self.options.password)
+
+    def _use(self, ticket: Ticket) -> None:
+        if not hasattr(self, "stub"):
+            self.stub = Stub(self, ticket.api_version)
+        self.stub.use_cookie(ticket.cookie)
+
+    def _retrieve_content(self) -> vim.ServiceInstanceContent:
+        content = vim.ServiceInstance("ServiceInstance", self.stub).RetrieveContent()
+        if content.about.apiType != "VirtualCenter":
+            raise BadAnswerError(
+                f"{self.options.endpoint} is a single ESXi host, not a vCenter ({content.about.fullName}). "
+                "Set hostname to the vCenter that manages it.",
+                object=self.options.endpoint,
+            )
+        return content
+
+    def _forget_session_objects(self) -> None:
+        self._collector = None
+        self._views.clear()
