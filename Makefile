@@ -1,0 +1,60 @@
+# `make help` says what each target does. Everything runs from .venv, which the first target makes.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
+
+.PHONY: help
+help: ## Say what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: controller ## Converge the talk's GPU cluster on the simulator (first run: under 5 minutes; again: seconds)
+	@$(BIN)/python tools/demo.py up -- $(ARGS)
+
+.PHONY: demo-down
+demo-down: ## Stop the demo's simulator and remove what the demo made
+	@if [ -x $(BIN)/python ]; then $(BIN)/python tools/demo.py down; else echo "==> nothing to stop"; fi
+
+.PHONY: test
+test: lint unit integration ## Lint, sanity, unit and integration tests (under 10 minutes)
+
+.PHONY: lint
+lint: test-env ## Formatting, lint, types, collection sanity (about 2 minutes)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy -p ansible_collections.gpuops.vsphere.plugins
+	$(BIN)/mypy simulator/src tools/demo.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline
+	$(BIN)/antsibull-changelog lint
+	tools/sanity
+
+.PHONY: unit
+unit: test-env ## Tests of pure code and of the simulator (about 1 minute)
+	$(PYTEST) -n 2 tests/unit simulator/tests
+
+.PHONY: integration
+integration: test-env ## Modules and playbooks against the simulator over TLS (about 4 minutes)
+	$(PYTEST) -n 2 tests/integration
+
+.PHONY: ci
+ci: test ## What CI runs
+
+.PHONY: lock
+lock: controller ## Resolve pyproject.toml into requirements/*.txt anew
+	@$(BIN)/python -m pip install --quiet uv
+	@for lock in controller test; do \
+	  group=(); [ $$lock = controller ] || group=(--group pyproject.toml:$$lock --constraints requirements/controller.txt); \
+	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --python-version 3.11 \
+	    --custom-compile-command 'make lock' "$${group[@]}" pyproject.toml --output-file requirements/$$lock.txt; \
+	done
+
+.PHONY: controller test-env
+controller:
+	@tools/venv controller
+
+test-env:
+	@tools/venv test
