@@ -100,21 +100,19 @@ class Authorization:
 
     def role_on(self, user: str, obj: ManagedObject | None) -> Role | None:
         """Return the role a user has on an object: the nearest permission on the way to the root."""
-        key, first = _normal(user), True
+        key, root = _normal(user), self.world.root
+        first = True
         while obj is not None:
             granted = self._permissions.get(obj.moid, {}).get(key)
             if granted is not None and (first or granted.propagate):
                 return granted.role
-            if obj.parent is None and obj.moid != self.world.root.moid:
-                obj = self.world.root
-            else:
-                obj = obj.parent
             first = False
+            obj = obj.parent or (root if obj is not root else None)
         return None
 
     def holds(self, user: str, obj: ManagedObject, privilege: str) -> bool:
         """Say whether a user holds a privilege on an object."""
-        if not privilege or privilege == "System.Anonymous":
+        if privilege in ("", "System.Anonymous") or (privilege == "System.View" and obj.parent is None):
             return True
         role = self.role_on(user, obj)
         return role is not None and role.holds(privilege)
