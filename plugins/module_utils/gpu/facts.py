@@ -57,6 +57,18 @@ class Intent:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class GraphicsDevice:
+    """What a host's graphics manager knows of one GPU (HostGraphicsInfo)."""
+
+    address: str
+    graphics_type: str
+    """`basic`, `shared`, `direct` or `sharedDirect`."""
+    vgpu_mode: str | None = None
+    """`none`, `sameSize`, `mixedSize` or `multiInstanceGpu`; None before API 8.0.3."""
+    memory_mb: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class HostFacts:
     """An ESXi host, as far as GPUs are concerned."""
 
@@ -75,6 +87,11 @@ class HostFacts:
     intent: Intent | None = None
     powered_on_vms: tuple[str, ...] = ()
     """Virtual machines that keep the host from maintenance mode (powered on, vCLS agents left out)."""
+    drs_moves_vms: tuple[str, ...] = ()
+    """Those of `powered_on_vms` that DRS moves away by itself when the host enters maintenance mode."""
+    graphics: tuple[GraphicsDevice, ...] = ()
+    vgpu_types: tuple[str, ...] = ()
+    """vGPU profiles the host offers now (HostConfigInfo.sharedPassthruGpuTypes)."""
 
     @property
     def answers(self) -> bool:
@@ -134,6 +151,9 @@ def host_from_dict(data: t.Mapping[str, t.Any]) -> HostFacts:
     fields["devices"] = tuple(PciFunction(**device) for device in fields.get("devices", ()))
     fields["vm_names"] = tuple(fields.get("vm_names", ()))
     fields["powered_on_vms"] = tuple(fields.get("powered_on_vms", ()))
+    fields["drs_moves_vms"] = tuple(fields.get("drs_moves_vms", ()))
+    fields["graphics"] = tuple(GraphicsDevice(**device) for device in fields.get("graphics", ()))
+    fields["vgpu_types"] = tuple(fields.get("vgpu_types", ()))
     fields["intent"] = Intent(**fields["intent"]) if fields.get("intent") else None
     return HostFacts(**fields)
 
@@ -145,3 +165,36 @@ def vm_from_dict(data: t.Mapping[str, t.Any]) -> VmFacts:
     fields["extra_config"] = dict(fields.get("extra_config", {}))
     fields["intent"] = Intent(**fields["intent"]) if fields.get("intent") else None
     return VmFacts(**fields)
+
+
+def predicted_host(before: HostFacts, after: HostFacts) -> dict[str, t.Any]:
+    """The fields of `after` that differ from `before`, in the form of `to_dict`.
+
+    A step predicts only what it changes, so that predictions of several steps merge, and facts that a
+    step did not read are never overwritten by their defaults.
+    """
+    was, will_be = to_dict(before), to_dict(after)
+    return {key: value for key, value in will_be.items() if value != was[key]}
+
+
+def assume_hosts(
+    hosts: t.Mapping[str, HostFacts], assumed: t.Mapping[str, t.Mapping[str, t.Any]]
+) -> dict[str, HostFacts]:
+    """Facts of hosts with predictions of earlier steps laid over them.
+
+    Hosts that were not read are left out, unless their prediction is complete. Raises TypeError for a
+    field that no host has.
+    """
+    merged = {
+        name: host_from_dict({**to_dict(host), **assumed[name]}) if name in assumed else host
+        for name, host in hosts.items()
+    }
+    required = {
+        field.name
+        for field in dataclasses.fields(HostFacts)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    for name, fields in assumed.items():
+        if name not in merged and required <= fields.keys():
+            merged[name] = host_from_dict(fields)
+    return merged

@@ -52,7 +52,8 @@ class Stub(SoapStubAdapter):
     def __init__(self, client: Client, version: str) -> None:
         options = client.options
         self._base: t.Any = super()
-        self._base.__init__(
+        SoapStubAdapter.__init__(
+            self,
             host=options.hostname,
             port=options.port,
             version=version,
@@ -135,6 +136,8 @@ class Client:
         self.generation = 0
         """Counts renewals of the session in this process."""
         self.logged_in = False
+        self.interrupted = False
+        """Set when the run was told to stop: nothing new is begun then."""
         self._store = SessionStore(options.session_dir, options.endpoint, options.username)
         self._renewing = threading.Lock()
         self._counting = threading.Lock()
@@ -209,7 +212,7 @@ class Client:
             try:
                 return body()
             except SessionRenewed:
-                self._forget_session_objects()
+                self.forget_session_objects()
             except (ConnectionLostError, ConnectionFailedError):
                 if attempt == READ_ATTEMPTS - 1:
                     raise
@@ -271,6 +274,7 @@ class Client:
             )
         return content
 
-    def _forget_session_objects(self) -> None:
+    def forget_session_objects(self) -> None:
+        """Make a new collector and views on the next use: those known belong to a session that has ended."""
         self._collector = None
         self._views.clear()

@@ -1,0 +1,69 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The memory across crashes: the custom attribute `gpuops.intent` on hosts and virtual machines."""
+
+from __future__ import annotations
+
+import datetime
+import typing as t
+
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import Intent
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import paths, retrieve, start
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.convert import format_intent, iso
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import from_fault
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim, vmodl
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.reads import INTENT_ATTRIBUTE
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import TaskOutcome, run_calls
+
+
+def now() -> str:
+    """The time for `Intent.started`."""
+    return str(iso(datetime.datetime.now(datetime.UTC)))
+
+
+def write_intents(
+    client: Client, intents: t.Mapping[str, tuple[t.Any, Intent | None]], *, max_parallel: int
+) -> dict[str, TaskOutcome]:
+    """Set each named object's intent, or clear it with None: `{name: (managed object, intent)}`.
+
+    Defines the attribute when it is not there yet. Raises GpuOpsError when it cannot be defined; a
+    failure for one object is in its outcome.
+    """
+    if not intents:
+        return {}
+    key = _ensure_attribute(client)
+    manager = t.cast("vim.CustomFieldsManager", client.content.customFieldsManager)
+
+    def setter(ref: t.Any, intent: Intent | None) -> t.Callable[[], None]:
+        return lambda: manager.SetField(ref, key, format_intent(intent))
+
+    calls = {name: setter(ref, intent) for name, (ref, intent) in intents.items()}
+    return run_calls(client, calls, max_parallel=max_parallel, doing=f"write the attribute {INTENT_ATTRIBUTE}")
+
+
+def _ensure_attribute(client: Client) -> int:
+    key = _attribute_key(client)
+    if key is not None:
+        return key
+    manager = t.cast("vim.CustomFieldsManager", client.content.customFieldsManager)
+    try:
+        return int(manager.AddCustomFieldDef(INTENT_ATTRIBUTE, None, None, None).key)
+    except vim.fault.DuplicateName as fault:
+        # Another process was faster.
+        key = _attribute_key(client)
+        if key is None:
+            raise from_fault(fault, object=INTENT_ATTRIBUTE, doing="define the custom attribute") from fault
+        return key
+    except vmodl.MethodFault as fault:
+        raise from_fault(fault, doing=f"define the custom attribute {INTENT_ATTRIBUTE}", names=client.names) from fault
+
+
+def _attribute_key(client: Client) -> int | None:
+    manager = client.content.customFieldsManager
+    rows = retrieve(client, lambda: [start(manager)], [paths(vim.CustomFieldsManager, "field")])
+    for row in rows:
+        for field in row.props.get("field") or ():
+            if field.name == INTENT_ATTRIBUTE:
+                return int(field.key)
+    return None

@@ -1,0 +1,186 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Bulk reads: facts of many hosts or virtual machines in a constant number of requests.
+
+Exact property paths only, one `RetrievePropertiesEx` (paged by the server) for all objects; reading
+named objects costs one more, which finds the ids of the names.
+"""
+
+from __future__ import annotations
+
+import collections
+import typing as t
+
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, VmFacts
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere import convert
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import (
+    Row,
+    all_of,
+    moid,
+    paths,
+    retrieve,
+    start,
+    traversal,
+)
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim
+
+F = t.TypeVar("F")
+
+INTENT_ATTRIBUTE = "gpuops.intent"
+
+HOST_PATHS = (
+    "name",
+    "parent",
+    "customValue",
+    "runtime.connectionState",
+    "runtime.inMaintenanceMode",
+    "runtime.bootTime",
+    "capability.deviceRebindWithoutRebootSupported",
+    "hardware.pciDevice",
+    "config.pciPassthruInfo",
+    "config.graphicsInfo",
+    "config.sharedPassthruGpuTypes",
+)
+VM_PATHS = (
+    "name",
+    "customValue",
+    "runtime.powerState",
+    "runtime.host",
+    "config.template",
+    "config.changeVersion",
+    "config.firmware",
+    "config.version",
+    "config.hardware.memoryMB",
+    "config.hardware.device",
+    "config.memoryReservationLockedToMax",
+    "config.memoryAllocation.reservation",
+    "config.cpuHotAddEnabled",
+    "config.memoryHotAddEnabled",
+    "config.extraConfig",
+)
+# What tells whether the virtual machines on a host keep it from maintenance mode.
+GUEST_PATHS = ("name", "runtime.powerState", "runtime.host", "config.managedBy", "config.hardware.device")
+
+
+class Found(dict[str, F]):
+    """Facts by name."""
+
+    known: tuple[str, ...] = ()
+    """Names of all objects of that kind, to suggest one for a name that is not there."""
+    duplicates: frozenset[str] = frozenset()
+    """Names that several objects have (in different folders); the facts are of one of them."""
+
+
+def read_hosts(client: Client, names: t.Collection[str] | None = None, *, guests: bool = False) -> Found[HostFacts]:
+    """Facts of the named hosts, or of all; unknown names are absent.
+
+    `guests` fills `vm_names`, `powered_on_vms` and `drs_moves_vms`, at the price of reading the machines'
+    devices. Raises GpuOpsError.
+    """
+    compute = ("name", "configurationEx") if guests else ("name",)
+    wanted = [paths(vim.HostSystem, *HOST_PATHS), paths(vim.ComputeResource, *compute)]
+    then = [traversal(vim.HostSystem, "parent")]
+    if guests:
+        wanted.append(paths(vim.VirtualMachine, *GUEST_PATHS))
+        then.append(traversal(vim.HostSystem, "vm"))
+    rows, known = _read(client, vim.HostSystem, names, wanted, then)
+    clusters = {row.moid: row for row in rows if isinstance(row.ref, vim.ClusterComputeResource)}
+    guests_of = _guests_by_host(rows)
+    key = _intent_key(rows)
+    found = []
+    for row in rows:
+        if not isinstance(row.ref, vim.HostSystem):
+            continue
+        cluster = clusters.get(moid(row.props.get("parent")) or "")
+        facts = convert.host_facts(
+            row.moid,
+            row.props,
+            cluster=_name(cluster) if cluster else None,
+            intent_key=key,
+        )
+        if guests:
+            config = cluster.props.get("configurationEx") if cluster else None
+            facts = convert.with_guests(facts, guests_of.get(row.moid, ()), cluster_config=config)
+        found.append(facts)
+    return _by_name(found, known)
+
+
+def read_vms(
+    client: Client, names: t.Collection[str] | None = None, *, on_hosts: t.Collection[HostFacts] | None = None
+) -> Found[VmFacts]:
+    """Facts of the named virtual machines, of those on hosts read before, or of all (templates included).
+
+    Unknown names are absent. Raises GpuOpsError.
+    """
+    wanted = [paths(vim.VirtualMachine, *VM_PATHS), paths(vim.HostSystem, "name")]
+    if on_hosts is None:
+        rows, known = _read(client, vim.VirtualMachine, names, wanted, [traversal(vim.VirtualMachine, "runtime.host")])
+    else:
+        refs = [client.ref(vim.HostSystem, host.moid) for host in on_hosts]
+        along = traversal(vim.HostSystem, "vm")
+        rows = _with_fields(client, lambda: [start(ref, along) for ref in refs], wanted) if refs else []
+        known = ()
+    host_names = {row.moid: _name(row) for row in rows if isinstance(row.ref, vim.HostSystem)}
+    key = _intent_key(rows)
+    found = [
+        convert.vm_facts(row.moid, row.props, host_names=host_names, intent_key=key)
+        for row in rows
+        if isinstance(row.ref, vim.VirtualMachine)
+    ]
+    return _by_name(found, known)
+
+
+def find_names(client: Client, kind: type) -> list[Row]:
+    """All objects of one managed type with their names, in one request. Raises GpuOpsError."""
+    return retrieve(client, lambda: [all_of(client, kind)], [paths(kind, "name")])
+
+
+def _read(
+    client: Client, kind: type, names: t.Collection[str] | None, wanted: list[t.Any], then: list[t.Any]
+) -> tuple[list[Row], tuple[str, ...]]:
+    """Rows of the named objects (or all) and of what `then` leads to, and the names of all objects of the kind."""
+    if names is None:
+        rows = _with_fields(client, lambda: [all_of(client, kind, *then)], wanted)
+        return rows, tuple(sorted(_name(row) for row in rows if isinstance(row.ref, kind)))
+    everything = [(_name(row), row.ref) for row in find_names(client, kind)]
+    refs = [ref for name, ref in everything if name in set(names)]
+    rows = _with_fields(client, lambda: [start(ref, *then) for ref in refs], wanted) if refs else []
+    return rows, tuple(sorted(name for name, _ref in everything))
+
+
+def _with_fields(client: Client, objects: t.Callable[[], list[t.Any]], wanted: list[t.Any]) -> list[Row]:
+    """Retrieve, and in the same request the definitions of custom attributes, which give the intent's key."""
+    manager = client.content.customFieldsManager
+    return retrieve(client, lambda: [*objects(), start(manager)], [*wanted, paths(vim.CustomFieldsManager, "field")])
+
+
+def _intent_key(rows: t.Iterable[Row]) -> int | None:
+    for row in rows:
+        for field in row.props.get("field") or ():
+            if field.name == INTENT_ATTRIBUTE:
+                return int(field.key)
+    return None
+
+
+def _guests_by_host(rows: t.Iterable[Row]) -> dict[str, list[dict[str, t.Any]]]:
+    guests: dict[str, list[dict[str, t.Any]]] = {}
+    for row in rows:
+        host = moid(row.props.get("runtime.host"))
+        if isinstance(row.ref, vim.VirtualMachine) and host is not None:
+            guests.setdefault(host, []).append({**row.props, "moid": row.moid})
+    return guests
+
+
+def _name(row: Row) -> str:
+    return convert.plain_name(row.props.get("name", row.moid))
+
+
+def _by_name(found: t.Sequence[t.Any], known: tuple[str, ...]) -> Found[t.Any]:
+    named: Found[t.Any] = Found(
+        (facts.name, facts) for facts in sorted(found, key=lambda facts: (facts.name, facts.moid))
+    )
+    named.known = known
+    counts = collections.Counter(facts.name for facts in found)
+    named.duplicates = frozenset(name for name, count in counts.items() if count > 1)
+    return named
