@@ -43,6 +43,13 @@ class Planned:
     """Predicted facts of virtual machines (`facts.to_dict`)."""
     returns: t.Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
     """Further return values of the module."""
+    work: t.Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
+    """What `apply` needs to know of each object beside its changes, as the planner's own type."""
+
+    @property
+    def todo(self) -> tuple[str, ...]:
+        """Names of the objects that change and that nothing stands in the way of."""
+        return tuple(name for name, plan in self.plans.items() if plan.changed)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,7 +78,7 @@ def problem(name: str, error: GpuOpsError) -> Problem:
 
 Read = t.Callable[[Client, Params], F]
 Plan = t.Callable[[F, Params], Planned]
-Apply = t.Callable[[Client, F, t.Mapping[str, ObjectPlan], Params], t.Mapping[str, Applied]]
+Apply = t.Callable[[Client, F, Planned, Params], t.Mapping[str, Applied]]
 
 
 def bulk_module(
@@ -85,7 +92,7 @@ def bulk_module(
 ) -> t.NoReturn:
     """Run a module that acts on many objects.
 
-    `apply` gets the plans that change something and have no problem, and reports on each. `prepare`
+    `apply` carries out `Planned.todo`, reports on each, and raises only when it could not begin. `prepare`
     checks options further, before anything is connected to; it raises InputError. `assume` is passed
     to the planner in `params` in check mode only: in a real run the vCenter's facts are the truth.
     """
@@ -128,9 +135,8 @@ def _run(
     try:
         facts = read(client, params)
         planned = plan(facts, params)
-        todo = {name: item for name, item in planned.plans.items() if item.changed}
-        if todo and apply is not None and not module.check_mode:
-            done = apply(client, facts, todo, params)
+        if planned.todo and apply is not None and not module.check_mode:
+            done = apply(client, facts, planned, params)
     finally:
         client.close()
         requests.update(sorted(client.requests.items()))

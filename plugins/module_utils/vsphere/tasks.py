@@ -148,7 +148,7 @@ def _timed_out(timeout: float) -> t.Callable[[str, str], GpuOpsError]:
 
 def _interrupted(name: str, doing: str) -> GpuOpsError:
     return InterruptedRunError(
-        f"{name}: interrupted while asking to {doing or 'change it'}. What was begun goes on in the vCenter; run again.",
+        f"{name}: interrupted while asking to {doing or 'change it'}. What was begun goes on there; run again.",
         object=name,
     )
 

@@ -1,0 +1,89 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Whose work a host is in: ours (marked by an intent), somebody else's, or nobody's; and hosts that are not there."""
+
+from __future__ import annotations
+
+import difflib
+import typing as t
+
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import ObjectPlan, Problem
+
+Owner = t.Literal["gpuops", "other"]
+
+
+def maintenance_owner(host: HostFacts) -> Owner | None:
+    """Who put the host into maintenance mode; None when it is not in it."""
+    if not host.in_maintenance:
+        return None
+    return "gpuops" if host.intent is not None else "other"
+
+
+def reboot_in_progress(host: HostFacts) -> bool:
+    """Whether a run of ours has asked the host to reboot and it has not come back yet."""
+    return not host.answers and host.intent is not None and host.intent.boot_time is not None
+
+
+def reboot_required(host: HostFacts, addresses: t.Collection[str] | None = None) -> bool:
+    """Whether passthrough of any device (or of these) takes effect only after a reboot."""
+    return any(
+        device.passthrough_enabled != device.passthrough_active
+        for device in host.devices
+        if addresses is None or device.address in addresses
+    )
+
+
+def standing(host: HostFacts, addresses: t.Collection[str] | None = None) -> dict[str, t.Any]:
+    """The notes every host module returns: what the host waits for, and who has it."""
+    return {
+        "reboot_required": reboot_required(host, addresses),
+        "reboot_in_progress": reboot_in_progress(host),
+        "in_maintenance": host.in_maintenance,
+        "maintenance_owner": maintenance_owner(host),
+        "left_alone": False,
+    }
+
+
+def left_alone(host: HostFacts) -> ObjectPlan:
+    """The plan for a host that somebody else has put into maintenance mode: nothing, and say so."""
+    return ObjectPlan(
+        host.name,
+        warnings=(
+            f"{host.name} is in maintenance mode, and not by us: somebody works on it. It is left alone. "
+            "Run again when it has left maintenance mode.",
+        ),
+        notes={**standing(host), "left_alone": True},
+    )
+
+
+def not_connected(host: HostFacts) -> ObjectPlan:
+    """The plan for a host that the vCenter cannot talk to."""
+    what = "does not respond to the vCenter" if host.connection == "notResponding" else "is disconnected in the vCenter"
+    return _refused(
+        host.name,
+        Problem(
+            code="host_not_connected",
+            object=host.name,
+            msg=f"The host {what}. Bring it back (power, management network, reconnect), then run again.",
+            kind="state",
+        ),
+        standing(host),
+    )
+
+
+def unknown_host(name: str, known: t.Collection[str]) -> ObjectPlan:
+    """The plan for a name that no host of the vCenter has, with the nearest name there is."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f"Did you mean {near[0]}?" if near else "Add it to the vCenter first, or correct the name."
+    return _refused(
+        name,
+        Problem(
+            code="host_not_found", object=name, msg=f"The vCenter has no host of this name. {hint}", option="hosts"
+        ),
+        {},
+    )
+
+
+def _refused(name: str, problem: Problem, notes: t.Mapping[str, t.Any]) -> ObjectPlan:
+    return ObjectPlan(name, problems=(problem,), notes=notes)
