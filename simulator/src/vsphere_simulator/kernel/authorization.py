@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import secrets
 import typing as t
 
-from vsphere_simulator.vmomi import make, vim
+from vsphere_simulator.vmomi import make, support, vim
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable
@@ -98,6 +99,20 @@ class Authorization:
             for granted in self._permissions.get(entity.moid, {}).values()
         ]
 
+    def all_permissions(self) -> list[t.Any]:
+        """Return every permission there is."""
+        found = []
+        for moid in self._permissions:
+            entity = self.world.objects.get(moid)
+            if entity is not None:
+                found += self.permissions_on(entity)
+        return found
+
+    def known_privileges(self) -> frozenset[str]:
+        """Return the privileges that the API's registry or a role names."""
+        of_roles = (role.privileges for role in self.roles.values() if role.privileges is not None)
+        return _registry_privileges().union(*of_roles)
+
     def role_on(self, user: str, obj: ManagedObject | None) -> Role | None:
         """Return the role a user has on an object: the nearest permission on the way to the root."""
         key, root = _normal(user), self.world.root
@@ -109,6 +124,13 @@ class Authorization:
             first = False
             obj = obj.parent or (root if obj is not root else None)
         return None
+
+    def unrestricted(self, user: str) -> bool:
+        """Say whether a user may do everything everywhere, so that single checks can be left out."""
+        key = _normal(user)
+        granted = {moid: held[key] for moid, held in self._permissions.items() if key in held}
+        at_root = granted.pop(self.world.root.moid, None)
+        return not granted and at_root is not None and at_root.propagate and at_root.role.privileges is None
 
     def holds(self, user: str, obj: ManagedObject, privilege: str) -> bool:
         """Say whether a user holds a privilege on an object."""
@@ -126,6 +148,20 @@ class Authorization:
             raise vim.fault.NoPermission(
                 object=obj.ref, privilegeId=privilege, msg="Permission to perform this operation was denied."
             )
+
+
+@functools.cache
+def _registry_privileges() -> frozenset[str]:
+    """Return every privilege that a method, a parameter or a property of the API asks for."""
+    found: set[str | None] = set()
+    for name in support.ListManagedTypes():
+        if name.startswith(("vim.", "vmodl.query.")):
+            wsdl_type = support.GetVmodlType(name)
+            found.update(info.privId for info in wsdl_type._propList)
+            for info in wsdl_type._methodInfo.values():
+                found.add(info.privId)
+                found.update(param.privId for param in info.params)
+    return frozenset(privilege for privilege in found if privilege)
 
 
 def _normal(user: str) -> str:

@@ -7,6 +7,7 @@ builders, privileges, conversion of arguments) is the kernel's work.
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import inspect
 import typing as t
@@ -29,11 +30,17 @@ class Context:
     world: World
     session: Session | None
     """The caller's session; None only in methods that need no login."""
+    version: str = "vim.version.v8_0_3_0"
+    """API version the client speaks, in pyVmomi's spelling."""
 
     @property
     def user(self) -> str:
         """Name of the caller, empty when nobody is logged in."""
         return self.session.user if self.session is not None else ""
+
+
+current_context: contextvars.ContextVar[Context | None] = contextvars.ContextVar("current_context", default=None)
+"""The call being answered, for the few properties whose value depends on who asks."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,6 +54,8 @@ class MethodEntry:
     is_async: bool
     accepts: frozenset[str]
     """Parameter names of the function."""
+    resolve: bool
+    """False when the function takes references as they came, even those to nothing."""
 
 
 def prop(*paths: str) -> Callable[[_F], _F]:
@@ -63,7 +72,7 @@ def prop(*paths: str) -> Callable[[_F], _F]:
     return register
 
 
-def method(name: str, *, privilege: str | None = None) -> Callable[[_F], _F]:
+def method(name: str, *, privilege: str | None = None, resolve: bool = True) -> Callable[[_F], _F]:
     """Register a function (plain or async) as the answer to a WSDL method.
 
     It is called with those of these that its signature names: `ctx` (the Context) and the WSDL
@@ -71,11 +80,12 @@ def method(name: str, *, privilege: str | None = None) -> Callable[[_F], _F]:
     as managed objects, absent optional ones as None or an empty list. A parameter that a client sets
     and the function does not take answers NotSupported, so that nothing is silently ignored. A fault is
     answered by raising it. `privilege` is checked on the object first: by default the one of the API's
-    registry, with "" none.
+    registry, with "" none. `resolve=False` leaves references as pyVmomi's, for methods that report
+    what does not exist instead of failing.
     """
 
     def register(function: _F) -> _F:
-        function.__dict__.setdefault("_simulated_methods", []).append((name, privilege))
+        function.__dict__.setdefault("_simulated_methods", []).append((name, privilege, resolve))
         return function
 
     return register
@@ -103,10 +113,10 @@ class ManagedObject:
         for function in vars(cls).values():
             for path in getattr(function, "_simulated_paths", ()):
                 cls.builders[path] = function
-            for name, privilege in getattr(function, "_simulated_methods", ()):
+            for name, privilege, resolve in getattr(function, "_simulated_methods", ()):
                 accepts = frozenset(inspect.signature(function).parameters)
                 cls.methods[name] = MethodEntry(
-                    name, function, privilege, inspect.iscoroutinefunction(function), accepts
+                    name, function, privilege, inspect.iscoroutinefunction(function), accepts, resolve
                 )
 
     def __init__(self, world: World, moid: str) -> None:
@@ -127,6 +137,13 @@ class ManagedEntity(ManagedObject):
     Subclasses override what they know better.
     """
 
+    def containers(self) -> tuple[ManagedObject, ...]:
+        """Return the objects directly under which a container view finds this one.
+
+        A virtual machine, for example, lies in its folder, its resource pool and its host.
+        """
+        return (self.parent,) if self.parent is not None else ()
+
     @prop("name")
     def _entity_name(self) -> str:
         return self.name
@@ -141,7 +158,9 @@ class ManagedEntity(ManagedObject):
 
     @prop("effectiveRole")
     def _effective_role(self) -> list[int]:
-        return [-1]
+        context = current_context.get()
+        role = self.world.authorization.role_on(context.user, self) if context is not None else None
+        return [role.role_id] if role is not None else []
 
     @prop("permission")
     def _permission(self) -> list[t.Any]:

@@ -6,6 +6,7 @@ import collections
 import typing as t
 
 from vsphere_simulator.kernel.authorization import Authorization
+from vsphere_simulator.kernel.sessions import SessionTable
 from vsphere_simulator.kernel.tasks import TaskControl, TaskTable
 from vsphere_simulator.vmomi import Reference, vmodl
 
@@ -46,6 +47,7 @@ class World:
         """Last number given out for each prefix of ids; part of the state."""
         self.listeners: list[WorldListener] = []
         self.authorization = Authorization(self)
+        self.sessions = SessionTable(self)
         self.tasks = TaskTable(self)
 
     @property
