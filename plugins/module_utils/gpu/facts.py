@@ -66,6 +66,8 @@ class GraphicsDevice:
     vgpu_mode: str | None = None
     """`none`, `sameSize`, `mixedSize` or `multiInstanceGpu`; None before API 8.0.3."""
     memory_mb: int = 0
+    vm_moids: tuple[str, ...] = ()
+    """Virtual machines that have a vGPU of this GPU now."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -152,7 +154,10 @@ def host_from_dict(data: t.Mapping[str, t.Any]) -> HostFacts:
     fields["vm_names"] = tuple(fields.get("vm_names", ()))
     fields["powered_on_vms"] = tuple(fields.get("powered_on_vms", ()))
     fields["drs_moves_vms"] = tuple(fields.get("drs_moves_vms", ()))
-    fields["graphics"] = tuple(GraphicsDevice(**device) for device in fields.get("graphics", ()))
+    fields["graphics"] = tuple(
+        GraphicsDevice(**{**device, "vm_moids": tuple(device.get("vm_moids", ()))})
+        for device in fields.get("graphics", ())
+    )
     fields["vgpu_types"] = tuple(fields.get("vgpu_types", ()))
     fields["intent"] = Intent(**fields["intent"]) if fields.get("intent") else None
     return HostFacts(**fields)

@@ -68,6 +68,7 @@ def host_facts(moid: str, props: Props, *, cluster: str | None, intent_key: int 
                 graphics_type=str(info.graphicsType),
                 vgpu_mode=info.vgpuMode,
                 memory_mb=info.memorySizeInKB // 1024,
+                vm_moids=tuple(sorted(str(vm._moId) for vm in info.vm or ())),
             )
             for info in props.get("config.graphicsInfo") or ()
         ),

@@ -14,9 +14,10 @@ import types
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, assume_hosts
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import ObjectPlan, Problem, diff, result
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import GpuOpsError
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import GpuOpsError, InputError
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import (
     ConnectionOptions,
     Spec,
@@ -63,9 +64,11 @@ class Applied:
 
 
 def applied(outcomes: t.Mapping[str, TaskOutcome]) -> dict[str, Applied]:
-    """The usual report: an object changed if its operation succeeded, and failed with its error otherwise."""
+    """The usual report: an object changed if its operation succeeded or goes on, and failed with its error."""
     return {
-        name: Applied(changed=True) if outcome.error is None else Applied(False, (problem(name, outcome.error),))
+        name: Applied(changed=True)
+        if outcome.error is None
+        else Applied(changed=outcome.error.code == "timeout", problems=(problem(name, outcome.error),))
         for name, outcome in outcomes.items()
     }
 
@@ -74,6 +77,14 @@ def problem(name: str, error: GpuOpsError) -> Problem:
     """An error met while applying, as an entry of the object's result."""
     text = error.msg.removeprefix(f"{name}: ")
     return Problem(code=error.code, object=name, msg=text, kind="state", fault=error.fault)
+
+
+def with_assumed(hosts: t.Mapping[str, HostFacts], params: Params) -> dict[str, HostFacts]:
+    """The hosts' facts with `assume` laid over them. Raises InputError for fields that no host has."""
+    try:
+        return assume_hosts(hosts, params["assume"]["hosts"])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"assume.hosts is not what the return value predicted shows: {error}.") from error
 
 
 Read = t.Callable[[Client, Params], F]

@@ -78,13 +78,30 @@ def read_hosts(client: Client, names: t.Collection[str] | None = None, *, guests
     `guests` fills `vm_names`, `powered_on_vms` and `drs_moves_vms`, at the price of reading the machines'
     devices. Raises GpuOpsError.
     """
-    compute = ("name", "configurationEx") if guests else ("name",)
+    rows, known = _read_hosts(client, names, GUEST_PATHS if guests else ())
+    return _hosts(rows, known, guests)
+
+
+def read_fleet(client: Client, names: t.Collection[str] | None = None) -> tuple[Found[HostFacts], tuple[VmFacts, ...]]:
+    """Facts of the named hosts, or of all, and of the virtual machines on them, in the requests of `read_hosts`."""
+    rows, known = _read_hosts(client, names, (*VM_PATHS, "config.managedBy"))
+    hosts = _hosts(rows, known, guests=True)
+    return hosts, tuple(_vms(rows, {host.moid: host.name for host in hosts.values()}))
+
+
+def _read_hosts(
+    client: Client, names: t.Collection[str] | None, guest_paths: t.Sequence[str]
+) -> tuple[list[Row], tuple[str, ...]]:
+    compute = ("name", "configurationEx") if guest_paths else ("name",)
     wanted = [paths(vim.HostSystem, *HOST_PATHS), paths(vim.ComputeResource, *compute)]
     then = [traversal(vim.HostSystem, "parent")]
-    if guests:
-        wanted.append(paths(vim.VirtualMachine, *GUEST_PATHS))
+    if guest_paths:
+        wanted.append(paths(vim.VirtualMachine, *guest_paths))
         then.append(traversal(vim.HostSystem, "vm"))
-    rows, known = _read(client, vim.HostSystem, names, wanted, then)
+    return _read(client, vim.HostSystem, names, wanted, then)
+
+
+def _hosts(rows: t.Sequence[Row], known: tuple[str, ...], guests: bool) -> Found[HostFacts]:
     clusters = {row.moid: row for row in rows if isinstance(row.ref, vim.ClusterComputeResource)}
     guests_of = _guests_by_host(rows)
     key = _intent_key(rows)
@@ -93,17 +110,21 @@ def read_hosts(client: Client, names: t.Collection[str] | None = None, *, guests
         if not isinstance(row.ref, vim.HostSystem):
             continue
         cluster = clusters.get(moid(row.props.get("parent")) or "")
-        facts = convert.host_facts(
-            row.moid,
-            row.props,
-            cluster=_name(cluster) if cluster else None,
-            intent_key=key,
-        )
+        facts = convert.host_facts(row.moid, row.props, cluster=_name(cluster) if cluster else None, intent_key=key)
         if guests:
             config = cluster.props.get("configurationEx") if cluster else None
             facts = convert.with_guests(facts, guests_of.get(row.moid, ()), cluster_config=config)
         found.append(facts)
     return _by_name(found, known)
+
+
+def _vms(rows: t.Sequence[Row], host_names: t.Mapping[str, str]) -> list[VmFacts]:
+    key = _intent_key(rows)
+    return [
+        convert.vm_facts(row.moid, row.props, host_names=host_names, intent_key=key)
+        for row in rows
+        if isinstance(row.ref, vim.VirtualMachine)
+    ]
 
 
 def read_vms(
@@ -122,13 +143,7 @@ def read_vms(
         rows = _with_fields(client, lambda: [start(ref, along) for ref in refs], wanted) if refs else []
         known = ()
     host_names = {row.moid: _name(row) for row in rows if isinstance(row.ref, vim.HostSystem)}
-    key = _intent_key(rows)
-    found = [
-        convert.vm_facts(row.moid, row.props, host_names=host_names, intent_key=key)
-        for row in rows
-        if isinstance(row.ref, vim.VirtualMachine)
-    ]
-    return _by_name(found, known)
+    return _by_name(_vms(rows, host_names), known)
 
 
 def find_names(client: Client, kind: type) -> list[Row]:

@@ -1,0 +1,73 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What there is to say about the GPUs of a host: identity, sizes, passthrough, users, what is free."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog, UnknownGpuError
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, PciFunction, VmFacts, to_dict
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import ObjectPlan, Problem
+
+
+def describe_host(host: HostFacts, vms: t.Collection[VmFacts], catalog: Catalog) -> tuple[dict[str, t.Any], ObjectPlan]:
+    """The host's facts with `gpus` added, and a problem for every GPU that the catalogue does not know.
+
+    `vms` are (at least) the virtual machines on the host. An unknown GPU is listed with its sizes unset.
+    """
+    gpus: list[dict[str, t.Any]] = []
+    problems: list[Problem] = []
+    for function in host.devices:
+        if catalog.is_gpu(function):
+            gpus.append(_describe(host, function, vms, catalog))
+            try:
+                catalog.require(function.id)
+            except UnknownGpuError as error:
+                problems.append(
+                    Problem(
+                        code="unknown_gpu",
+                        object=host.name,
+                        msg=f"{function.name} at {function.address}: {error}",
+                        option="bar_overrides",
+                    )
+                )
+    return {**to_dict(host), "gpus": gpus}, ObjectPlan(host.name, problems=tuple(problems))
+
+
+def _describe(host: HostFacts, function: PciFunction, vms: t.Collection[VmFacts], catalog: Catalog) -> dict[str, t.Any]:
+    model = catalog.get(function.id)
+    graphics = next((item for item in host.graphics if item.address == function.address), None)
+    configured = sorted(vm.name for vm in vms if vm.host == host.name and _has(vm, function, fixed_only=True))
+    users = sorted(
+        vm.name
+        for vm in vms
+        if vm.host == host.name
+        and vm.power == "poweredOn"
+        and (_has(vm, function, fixed_only=False) or (graphics is not None and vm.moid in graphics.vm_moids))
+    )
+    return {
+        "address": function.address,
+        "id": function.id,
+        "name": function.name,
+        "model": model.key if model else None,
+        "board": model.board if model else None,
+        "framebuffer_gb": model.framebuffer_gb if model else None,
+        "bars_mb": list(model.bars_mb) if model else None,
+        "passthrough_capable": function.passthrough_capable,
+        "passthrough_enabled": function.passthrough_enabled,
+        "passthrough_active": function.passthrough_active,
+        "hardware_label": function.hardware_label,
+        "graphics_type": graphics.graphics_type if graphics else None,
+        "vgpu_mode": graphics.vgpu_mode if graphics else None,
+        "used_by": users,
+        "configured_in": configured,
+        "free": not users and not configured,
+    }
+
+
+def _has(vm: VmFacts, function: PciFunction, *, fixed_only: bool) -> bool:
+    return any(
+        gpu.address == function.address and (gpu.mode == "fixed" or (gpu.mode == "dynamic" and not fixed_only))
+        for gpu in vm.gpus
+    )

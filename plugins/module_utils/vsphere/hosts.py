@@ -1,0 +1,308 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What is done to ESXi hosts: passthrough, maintenance mode, reboot; for many hosts at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+import typing as t
+
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import Intent
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.maintenance import MaintenanceStep
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.passthrough import DeviceUpdate
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.power import RebootStep
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import (
+    moid,
+    paths,
+    retrieve,
+    start,
+    traversal,
+    watch,
+)
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.convert import iso
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import (
+    GpuOpsError,
+    InterruptedRunError,
+    ObjectGoneError,
+    OperationTimeoutError,
+)
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.intents import write_intents
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import TaskOutcome, run_calls, run_tasks
+
+Moids = t.Mapping[str, str]
+"""Managed object ids by host name."""
+
+# Codes of failures after which the vCenter may still carry on with what was begun.
+_UNFINISHED = ("timeout", "interrupted", "connection_lost", "connection_failed")
+
+
+def update_passthrough(
+    client: Client, moids: Moids, updates: t.Mapping[str, t.Sequence[DeviceUpdate]], *, max_parallel: int
+) -> dict[str, TaskOutcome]:
+    """One `UpdatePassthruConfig` for each host, with the devices that change and no others."""
+    path = "configManager.pciPassthruSystem"
+    refs = [client.ref(vim.HostSystem, moids[name]) for name in updates]
+    rows = retrieve(client, lambda: [start(ref) for ref in refs], [paths(vim.HostSystem, path)])
+    systems = {row.moid: row.props.get(path) for row in rows}
+
+    def call(system: t.Any, wanted: t.Sequence[DeviceUpdate]) -> t.Callable[[], None]:
+        config = [
+            vim.host.PciPassthruConfig(
+                id=update.address,
+                passthruEnabled=update.enabled,
+                applyNow=update.apply_now,
+                hardwareLabel=update.hardware_label,
+            )
+            for update in wanted
+        ]
+        return lambda: system.UpdatePassthruConfig(config)
+
+    return run_calls(
+        client,
+        {name: call(systems[moids[name]], wanted) for name, wanted in updates.items()},
+        max_parallel=max_parallel,
+        doing="set passthrough",
+    )
+
+
+def apply_maintenance(
+    client: Client, moids: Moids, steps: t.Mapping[str, MaintenanceStep], *, timeout: float, max_parallel: int
+) -> dict[str, TaskOutcome]:
+    """Carry out the steps: store intents, enter or leave, clear intents; a host that fails stops where it is."""
+    bounds = Bounds(time.monotonic() + timeout, max_parallel)
+    outcomes = {name: TaskOutcome() for name in steps}
+    _advance(
+        outcomes,
+        (name for name, step in steps.items() if step.write is not None),
+        lambda names: _write(client, moids, {name: steps[name].write for name in names}, bounds),
+    )
+    entering = [name for name, step in steps.items() if step.enter and outcomes[name].ok]
+    _advance(outcomes, entering, lambda names: _enter(client, {name: moids[name] for name in names}, bounds))
+    _advance(
+        outcomes,
+        (name for name, step in steps.items() if step.leave),
+        lambda names: _leave(client, {name: moids[name] for name in names}, bounds),
+    )
+    # Where entering has surely failed, nothing of ours is left on the host; where it goes on, the intent stays.
+    refused = [name for name in entering if not outcomes[name].ok and not _may_go_on(outcomes[name])]
+    _write(client, moids, dict.fromkeys(refused), bounds)
+    _advance(
+        outcomes,
+        (name for name, step in steps.items() if step.clear),
+        lambda names: _write(client, moids, dict.fromkeys(names), bounds),
+    )
+    return outcomes
+
+
+def apply_reboots(
+    client: Client, moids: Moids, steps: t.Mapping[str, RebootStep], *, force: bool, timeout: float, max_parallel: int
+) -> dict[str, TaskOutcome]:
+    """Carry out the steps: store boot times, reboot or wait, clear intents that are for the reboot alone."""
+    bounds = Bounds(time.monotonic() + timeout, max_parallel)
+    outcomes = {name: TaskOutcome() for name in steps}
+    _advance(
+        outcomes,
+        (name for name, step in steps.items() if step.write is not None),
+        lambda names: _write(client, moids, {name: steps[name].write for name in names}, bounds),
+    )
+    _advance(
+        outcomes,
+        (name for name, step in steps.items() if step.wait_beyond is not None),
+        lambda names: _reboot(client, moids, {name: steps[name] for name in names}, force, bounds),
+    )
+    _advance(
+        outcomes,
+        (name for name, step in steps.items() if step.clear),
+        lambda names: _write(client, moids, dict.fromkeys(names), bounds),
+    )
+    return outcomes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long and how broad."""
+
+    deadline: float
+    """In terms of `time.monotonic()`."""
+    max_parallel: int
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline, never negative."""
+        return max(0.0, self.deadline - time.monotonic())
+
+
+def _advance(
+    outcomes: dict[str, TaskOutcome],
+    names: t.Iterable[str],
+    step: t.Callable[[list[str]], t.Mapping[str, TaskOutcome]],
+) -> None:
+    """Take the named objects that have not failed one step further."""
+    outcomes.update(step([name for name in names if outcomes[name].ok]))
+
+
+def _may_go_on(outcome: TaskOutcome) -> bool:
+    return outcome.error is not None and outcome.error.code in _UNFINISHED
+
+
+def _write(
+    client: Client, moids: Moids, intents: t.Mapping[str, Intent | None], bounds: Bounds
+) -> dict[str, TaskOutcome]:
+    refs = {name: client.ref(vim.HostSystem, moids[name]) for name in intents}
+    return write_intents(
+        client, {name: (refs[name], intent) for name, intent in intents.items()}, max_parallel=bounds.max_parallel
+    )
+
+
+def _enter(client: Client, moids: Moids, bounds: Bounds) -> dict[str, TaskOutcome]:
+    """Put hosts into maintenance mode; the vCenter gives up at the deadline, too."""
+
+    def starter(name: str) -> t.Callable[[], t.Any]:
+        host = client.ref(vim.HostSystem, moids[name])
+        return lambda: host.EnterMaintenanceMode(int(bounds.left), False, None)
+
+    return _change_mode(client, moids, starter, wanted=True, bounds=bounds)
+
+
+def _leave(client: Client, moids: Moids, bounds: Bounds) -> dict[str, TaskOutcome]:
+    """Take hosts out of maintenance mode."""
+
+    def starter(name: str) -> t.Callable[[], t.Any]:
+        host = client.ref(vim.HostSystem, moids[name])
+        return lambda: host.ExitMaintenanceMode(int(bounds.left))
+
+    return _change_mode(client, moids, starter, wanted=False, bounds=bounds)
+
+
+def _change_mode(
+    client: Client,
+    moids: Moids,
+    starter: t.Callable[[str], t.Callable[[], t.Any]],
+    *,
+    wanted: bool,
+    bounds: Bounds,
+) -> dict[str, TaskOutcome]:
+    doing = "enter maintenance mode" if wanted else "leave maintenance mode"
+    outcomes = run_tasks(
+        client,
+        {name: starter(name) for name in moids},
+        timeout=bounds.left,
+        max_parallel=bounds.max_parallel,
+        doing=doing,
+    )
+    # A killed run may have left its task going on: the vCenter then refuses a second one, or finds it done.
+    refused = [
+        name
+        for name, outcome in outcomes.items()
+        if outcome.error is not None and outcome.error.fault in ("InvalidState", "TaskInProgress")
+    ]
+    if not refused:
+        return outcomes
+    _in_mode, running = _mode(client, {name: moids[name] for name in refused}, wanted)
+    if running:
+        run_tasks(
+            client,
+            {name: functools.partial(_already_started, task) for name, task in running.items()},
+            timeout=bounds.left,
+            max_parallel=bounds.max_parallel,
+            doing=doing,
+        )
+    in_mode, _running = _mode(client, {name: moids[name] for name in refused}, wanted)
+    return {name: TaskOutcome() if name in in_mode else outcome for name, outcome in outcomes.items()}
+
+
+def _already_started(task: t.Any) -> t.Any:
+    return task
+
+
+def _mode(client: Client, moids: Moids, wanted: bool) -> tuple[set[str], dict[str, t.Any]]:
+    """Which hosts are in the wanted mode, and the unfinished tasks that bring others there."""
+    task_kind = "HostSystem.enterMaintenanceMode" if wanted else "HostSystem.exitMaintenanceMode"
+    names = {host: name for name, host in moids.items()}
+    refs = [client.ref(vim.HostSystem, host) for host in moids.values()]
+    along = traversal(vim.HostSystem, "recentTask")
+    rows = retrieve(
+        client,
+        lambda: [start(ref, along) for ref in refs],
+        [
+            paths(vim.HostSystem, "runtime.inMaintenanceMode"),
+            paths(vim.Task, "info.state", "info.descriptionId", "info.entity"),
+        ],
+    )
+    in_mode: set[str] = set()
+    running: dict[str, t.Any] = {}
+    for row in rows:
+        if isinstance(row.ref, vim.HostSystem):
+            if bool(row.props.get("runtime.inMaintenanceMode")) == wanted:
+                in_mode.add(names[row.moid])
+        elif str(row.props.get("info.state")) in ("queued", "running"):
+            entity = str(moid(row.props.get("info.entity")))
+            if row.props.get("info.descriptionId") == task_kind and entity in names:
+                running[names[entity]] = row.ref
+    return in_mode, running
+
+
+def _reboot(
+    client: Client, moids: Moids, steps: t.Mapping[str, RebootStep], force: bool, bounds: Bounds
+) -> dict[str, TaskOutcome]:
+    """Reboot hosts, or wait for those that go through a reboot already, until they answer with a later boot time."""
+    timeout = bounds.left
+
+    def starter(name: str) -> t.Callable[[], t.Any]:
+        host = client.ref(vim.HostSystem, moids[name])
+        return lambda: host.Reboot(force)
+
+    outcomes = {name: TaskOutcome() for name in steps}
+    outcomes |= run_tasks(
+        client,
+        {name: starter(name) for name, step in steps.items() if step.reboot},
+        timeout=bounds.left,
+        max_parallel=bounds.max_parallel,
+        doing="reboot",
+    )
+    waiting = {moids[name]: name for name, outcome in outcomes.items() if outcome.ok}
+
+    def observe(host: str, values: dict[str, t.Any]) -> bool:
+        if values.get("gone"):
+            outcomes[waiting[host]] = TaskOutcome(error=_removed(waiting[host]))
+            return True
+        before = steps[waiting[host]].wait_beyond
+        boot_time = iso(values.get("runtime.bootTime"))
+        connected = str(values.get("runtime.connectionState")) == "connected"
+        return connected and boot_time is not None and (before is None or boot_time > before)
+
+    refs = [client.ref(vim.HostSystem, host) for host in waiting]
+    try:
+        names = ("runtime.connectionState", "runtime.bootTime")
+        late = set() if client.interrupted else watch(client, refs, vim.HostSystem, names, observe, timeout=bounds.left)
+        for host in late:
+            outcomes[waiting[host]] = TaskOutcome(error=_not_back(waiting[host], timeout))
+    except KeyboardInterrupt:
+        client.interrupted = True
+    except GpuOpsError as error:
+        for name in waiting.values():
+            outcomes[name] = TaskOutcome(error=error)
+    if client.interrupted:
+        for name in waiting.values():
+            outcomes[name] = TaskOutcome(error=_interrupted(name))
+    return outcomes
+
+
+def _not_back(name: str, timeout: float) -> OperationTimeoutError:
+    return OperationTimeoutError(
+        f"{name}: the host is not back from its reboot after {timeout:.0f} s. Look at its console. Run again to go on "
+        "waiting: it is not rebooted a second time.",
+        object=name,
+    )
+
+
+def _removed(name: str) -> ObjectGoneError:
+    return ObjectGoneError(f"{name}: somebody removed the host from the vCenter while it rebooted.", object=name)
+
+
+def _interrupted(name: str) -> InterruptedRunError:
+    return InterruptedRunError(f"{name}: interrupted while the host reboots. Run again to wait for it.", object=name)

@@ -1,0 +1,192 @@
+#!/usr/bin/python
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: esxi_maintenance
+short_description: Put ESXi hosts in or out of maintenance mode
+version_added: "0.1.0"
+author:
+  - The gpuops.vsphere contributors (@gpuops)
+description:
+  - Puts many ESXi hosts into maintenance mode, or takes them out of it, at once.
+  - Before a host enters, the intent is written to its custom attribute C(gpuops.intent), and it is cleared after the
+    host has left. A run that was interrupted is carried on by the next one.
+  - Only hosts with such an intent are taken out of maintenance mode. A host that somebody else has put there is left
+    alone, with a warning.
+  - A host on which virtual machines run that DRS does not move, for example because they have a GPU, is refused before
+    anything is begun. vCLS agents are never in the way.
+options:
+  hosts:
+    description:
+      - Names of the hosts in the vCenter.
+    type: list
+    elements: str
+    required: true
+  state:
+    description:
+      - Whether the hosts are to be in maintenance mode.
+    type: str
+    choices: [entered, left]
+    default: entered
+  run_id:
+    description:
+      - Name of the run, stored with the intent so that people see whose it is.
+    type: str
+    default: ansible
+extends_documentation_fragment:
+  - gpuops.vsphere.vsphere
+  - gpuops.vsphere.vsphere.bulk
+  - gpuops.vsphere.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+seealso:
+  - module: gpuops.vsphere.esxi_power
+"""
+
+EXAMPLES = r"""
+- name: Put a host into maintenance mode
+  gpuops.vsphere.esxi_maintenance:
+    hostname: vcenter.example.org
+    username: "{{ vcenter_username }}"
+    password: "{{ vcenter_password }}"
+    hosts:
+      - esx-gpu-01.example.org
+    state: entered
+
+- name: Take it out again
+  gpuops.vsphere.esxi_maintenance:
+    hostname: vcenter.example.org
+    username: "{{ vcenter_username }}"
+    password: "{{ vcenter_password }}"
+    hosts:
+      - esx-gpu-01.example.org
+    state: left
+"""
+
+RETURN = r"""
+results:
+  description: What was done, or would be done, to each host.
+  returned: always
+  type: dict
+  sample:
+    esx-gpu-01.example.org:
+      changed: true
+      failed: false
+      actions: ["enter maintenance mode"]
+      warnings: []
+      reboot_required: true
+      reboot_in_progress: false
+      in_maintenance: true
+      maintenance_owner: gpuops
+      left_alone: false
+  contains:
+    changed:
+      description: Whether this host was or would be changed.
+      type: bool
+    failed:
+      description: Whether this host could not be brought to the wanted state.
+      type: bool
+    msg:
+      description: Why it failed and what to do.
+      type: str
+    in_maintenance:
+      description: Whether the host is in maintenance mode in the end.
+      type: bool
+    maintenance_owner:
+      description: V(gpuops) when this collection put it there, V(other) when somebody else did.
+      type: str
+    reboot_in_progress:
+      description: Whether an earlier run has asked the host to reboot and it has not come back yet.
+      type: bool
+    reboot_required:
+      description: Whether passthrough of any device takes effect only after a reboot.
+      type: bool
+    left_alone:
+      description: Whether nothing was done because somebody else has the host in maintenance mode.
+      type: bool
+predicted:
+  description: The hosts' facts after the change, as far as they differ, for O(assume) of later steps.
+  returned: always
+  type: dict
+requests:
+  description: Number of requests made to the vCenter by method.
+  returned: always
+  type: dict
+failure:
+  description: Code, object and vSphere fault of the (first) failure.
+  returned: on failure
+  type: dict
+"""
+
+import typing as t
+
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, predicted_host
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.maintenance import plan_enter, plan_leave
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.hosts import apply_maintenance
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.intents import now
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module import (
+    Applied,
+    Params,
+    Planned,
+    applied,
+    bulk_module,
+    with_assumed,
+)
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import Spec
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.reads import Found, read_hosts
+
+
+def argument_spec() -> Spec:
+    return {
+        "hosts": {"type": "list", "elements": "str", "required": True},
+        "state": {"type": "str", "choices": ["entered", "left"], "default": "entered"},
+        "run_id": {"type": "str", "default": "ansible"},
+    }
+
+
+def read(client: Client, params: Params) -> Found[HostFacts]:
+    return read_hosts(client, params["hosts"], guests=params["state"] == "entered")
+
+
+def plan(facts: Found[HostFacts], params: Params) -> Planned:
+    hosts = with_assumed(facts, params)
+    names = list(dict.fromkeys(params["hosts"]))
+    if params["state"] == "entered":
+        steps = plan_enter(hosts, names, run=params["run_id"], now=now(), known=facts.known)
+    else:
+        steps = plan_leave(hosts, names, known=facts.known)
+    return Planned(
+        plans={name: step.plan for name, step in steps.items()},
+        hosts={
+            name: predicted_host(hosts[name], step.after)
+            for name, step in steps.items()
+            if step.plan.changed and step.after is not None
+        },
+        work=steps,
+    )
+
+
+def apply(client: Client, facts: Found[HostFacts], planned: Planned, params: Params) -> t.Mapping[str, Applied]:
+    outcomes = apply_maintenance(
+        client,
+        {name: facts[name].moid for name in planned.todo},
+        {name: planned.work[name] for name in planned.todo},
+        timeout=params["timeout"],
+        max_parallel=params["max_parallel"],
+    )
+    return applied(outcomes)
+
+
+def main() -> None:
+    bulk_module(argument_spec(), read=read, plan=plan, apply=apply)
+
+
+if __name__ == "__main__":
+    main()
