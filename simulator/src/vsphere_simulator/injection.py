@@ -12,9 +12,6 @@ import yaml
 
 from vsphere_simulator.vmomi import support, vmodl
 
-if t.TYPE_CHECKING:
-    from vsphere_simulator.kernel.objects import ManagedObject
-
 
 class FaultRulesError(ValueError):
     """A file of rules that cannot be used; the text names the file, the rule and what is wrong."""
@@ -95,11 +92,13 @@ class FaultRules:
     def __init__(self, rules: list[FaultRule] | None = None) -> None:
         self._rules = [(rule, [0]) for rule in rules or []]
 
-    def matching(self, method: str, obj: ManagedObject, arguments: list[ManagedObject]) -> FaultRule | None:
-        """Count a call against every rule about it; return the first that applies to it."""
+    def matching(self, method: str, names: list[str]) -> FaultRule | None:
+        """Count a call against every rule about it; return the first that applies to it.
+
+        `names` are the names and ids of the object called and of what its arguments name.
+        """
         applies = None
         for rule, count in self._rules:
-            names = [name for one in (obj, *arguments) for name in (one.name, one.moid) if name]
             if not fnmatch.fnmatchcase(method, rule.method):
                 continue
             if not any(fnmatch.fnmatchcase(name, rule.object) for name in names):

@@ -30,7 +30,7 @@ class Plan:
     """What to read of the objects of one class, found once for each filter."""
 
     def __init__(self, cls: type[ManagedObject], paths: list[str]) -> None:
-        self.reads = [ReadProperty(path, resolve(cls, path), _privilege(cls, path)) for path in paths]
+        self.reads = [ReadProperty(path, resolve(cls, path), privilege_of(cls, path)) for path in paths]
 
 
 class Selection:
@@ -127,7 +127,7 @@ class Selection:
         return found
 
 
-def _privilege(cls: type[ManagedObject], path: str) -> str:
+def privilege_of(cls: type[ManagedObject], path: str) -> str:
     """Return the privilege that reading a property needs, as the registry has it."""
     info = cls.wsdl._GetPropertyInfo(path.partition(".")[0].partition("[")[0])
     return str(info.privId or ("System.Read" if issubclass(cls.wsdl, vim.ManagedEntity) else "System.View"))

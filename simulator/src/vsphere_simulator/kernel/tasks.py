@@ -158,6 +158,7 @@ class Task(ManagedObject):
 
     async def run(self, body: Callable[[TaskControl], Awaitable[t.Any]], rule: TaskRule | None) -> None:
         """Run the body and record how it ended; never raises but for the loop's own end."""
+        next_task_rule.set(None)  # a task started by this one is not what the rule is about
         control = TaskControl(self, rule)
         self.state, self.start_time = "running", self.world.clock.now()
         self.world.changed(self, "info.state", "info.startTime")

@@ -1,0 +1,154 @@
+"""The command line: `vsphere-simulator serve` and `vsphere-simulator model`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import functools
+import logging
+import pathlib
+import stat
+import sys
+
+from vsphere_simulator.certificates import CertificateError
+from vsphere_simulator.http import AddressInUseError
+from vsphere_simulator.injection import FaultRulesError
+from vsphere_simulator.kernel.clock import Clock
+from vsphere_simulator.model.generate import generate_model
+from vsphere_simulator.model.loader import ModelError, load_model
+from vsphere_simulator.serve import Prepared, Settings, serve
+from vsphere_simulator.soap import newest_version
+from vsphere_simulator.statefile import StateFileError, read_state
+from vsphere_simulator.world.build import build_world
+from vsphere_simulator.world.state import dump
+
+DEFAULT_LISTEN = "127.0.0.1:8989"
+
+
+class UsageError(ValueError):
+    """An option that cannot be used; the text says which and why."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit status, 2 for what the operator has to correct."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "model":
+            sys.stdout.write(_model(options))
+        else:
+            logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+            asyncio.run(serve(_settings(options), _prepare))
+    except (UsageError, ModelError, FaultRulesError, CertificateError, StateFileError, AddressInUseError) as problem:
+        print(f"vsphere-simulator: {problem}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vsphere-simulator", description="A vCenter that knows GPUs.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    run = commands.add_parser("serve", help="serve a model until stopped by SIGTERM or SIGINT")
+    run.add_argument("--model", required=True, type=pathlib.Path, metavar="FILE", help="YAML model to serve")
+    run.add_argument("--listen", default=DEFAULT_LISTEN, metavar="HOST:PORT", help=f"port 0: any ({DEFAULT_LISTEN})")
+    run.add_argument("--username", required=True, help="administrator who may log in")
+    run.add_argument("--password-file", required=True, type=pathlib.Path, metavar="FILE", help="holds the password")
+    run.add_argument("--tls-cert", type=pathlib.Path, metavar="FILE", help="PEM certificate (default: self-signed)")
+    run.add_argument("--tls-key", type=pathlib.Path, metavar="FILE", help="its key")
+    run.add_argument("--time-scale", type=float, default=1.0, metavar="N", help="run tasks and boots N times as fast")
+    run.add_argument("--latency-ms", type=float, default=0.0, metavar="N", help="delay every answer")
+    run.add_argument("--session-timeout", type=float, default=1800.0, metavar="SECONDS", help="of idle sessions (1800)")
+    run.add_argument("--faults", type=pathlib.Path, metavar="FILE", help="YAML list of fault rules")
+    run.add_argument("--ready-file", type=pathlib.Path, metavar="FILE", help="JSON written once it serves")
+    run.add_argument("--state", type=pathlib.Path, metavar="FILE", help="JSON state, kept up to date and resumed from")
+    run.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="warning")
+
+    model = commands.add_parser("model", help="print a model of a given size")
+    model.add_argument("--clusters", type=int, required=True, metavar="C")
+    model.add_argument("--hosts-per-cluster", type=int, required=True, metavar="H")
+    model.add_argument("--vms-per-host", type=int, required=True, metavar="V")
+    model.add_argument("--gpu", required=True, metavar="KEY", help="catalogue key, for example A100-40")
+    model.add_argument("--gpus-per-host", type=int, required=True, metavar="G")
+    model.add_argument("--vgpu-manager", metavar="VERSION", help="installed on every host")
+    return parser
+
+
+def _model(options: argparse.Namespace) -> str:
+    try:
+        return generate_model(
+            clusters=options.clusters,
+            hosts_per_cluster=options.hosts_per_cluster,
+            vms_per_host=options.vms_per_host,
+            gpu=options.gpu,
+            gpus_per_host=options.gpus_per_host,
+            vgpu_manager=options.vgpu_manager,
+        )
+    except (ValueError, KeyError) as problem:
+        raise UsageError(problem.args[0]) from None
+
+
+def _prepare(settings: Settings) -> Prepared:
+    """Build the world of the model, or the one that the state file describes if there is one already."""
+    model = load_model(settings.model)
+    try:
+        newest = newest_version(model.api_version)
+    except ValueError as problem:
+        raise ModelError(str(settings.model), [f"api_version: {problem}"]) from None
+    saved = read_state(settings.state) if settings.state is not None else None
+    world = build_world(model, Clock(settings.time_scale), state=saved)
+    return Prepared(world, newest, functools.partial(dump, world))
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    host, port = _address(options.listen)
+    for name in ("time_scale", "session_timeout"):
+        if not getattr(options, name) > 0:
+            raise UsageError(f"--{name.replace('_', '-')} must be positive")
+    if not options.latency_ms >= 0:
+        raise UsageError("--latency-ms must not be negative")
+    if (options.tls_cert is None) != (options.tls_key is None):
+        raise UsageError("--tls-cert and --tls-key belong together")
+    for name in ("ready_file", "state"):
+        path = getattr(options, name)
+        if path is not None and not path.absolute().parent.is_dir():
+            raise UsageError(f"{path}: its directory does not exist")
+    return Settings(
+        model=options.model,
+        host=host,
+        port=port,
+        username=options.username,
+        password=_password(options.password_file),
+        certificate=(options.tls_cert, options.tls_key) if options.tls_cert is not None else None,
+        time_scale=options.time_scale,
+        latency_s=options.latency_ms / 1000,
+        session_timeout_s=options.session_timeout,
+        faults=options.faults,
+        ready_file=options.ready_file.absolute() if options.ready_file is not None else None,
+        state=options.state,
+    )
+
+
+def _address(listen: str) -> tuple[str, int]:
+    """Split `HOST:PORT`, where HOST may be an IPv6 address in brackets."""
+    host, colon, port = listen.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"--listen wants HOST:PORT, not {listen!r}")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _password(path: pathlib.Path) -> str:
+    """Read the password, and say so if others can read it too."""
+    try:
+        password = path.read_text(encoding="utf-8").rstrip("\r\n")
+        mode = path.stat().st_mode
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UsageError(f"{path}: {getattr(problem, 'strerror', None) or 'not UTF-8 text'}") from None
+    if not password:
+        raise UsageError(f"{path}: is empty")
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        print(f"vsphere-simulator: warning: {path} can be read by others; chmod 600 it", file=sys.stderr)
+    return password
+
+
+if __name__ == "__main__":
+    sys.exit(main())
