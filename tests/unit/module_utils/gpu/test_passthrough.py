@@ -1,0 +1,204 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, Intent, PciFunction
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.passthrough import (
+    DeviceUpdate,
+    HostPlan,
+    HostWish,
+    plan_passthrough,
+)
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.selection import parse
+
+BOOTED = "2024-05-01T08:00:00.000000Z"
+V100 = {"id": "10de:1db6"}
+
+
+def gpu(address: str, **changes: Any) -> PciFunction:
+    plain = PciFunction(address, 0x10DE, 0x1DB6, 0x0302, "NVIDIA Tesla V100", passthrough_capable=True)
+    return dataclasses.replace(plain, **changes)
+
+
+def host(*devices: PciFunction, **changes: Any) -> HostFacts:
+    plain = HostFacts("esx-1", "host-1", "gpu", "connected", False, BOOTED, devices=devices)
+    return dataclasses.replace(plain, **changes)
+
+
+ON = {"passthrough_enabled": True, "passthrough_active": True}
+PENDING = {"passthrough_enabled": True, "passthrough_active": False}
+
+
+def plan(
+    facts: HostFacts | None, *devices: dict[str, str], label: str | None = None, users: Any = None, **options: Any
+) -> HostPlan:
+    wish = HostWish("esx-1", tuple(parse(device) for device in devices or (V100,)), label)
+    settings: dict[str, Any] = {"enabled": True, "missing": "fail", "known": ("esx-1a", "other")} | options
+    hosts = {} if facts is None else {"esx-1": facts}
+    return plan_passthrough(hosts, [wish], users={"esx-1": users or {}}, **settings)["esx-1"]
+
+
+def update(address: str, enabled: bool = True, *, now: bool = False, label: str | None = None) -> DeviceUpdate:
+    return DeviceUpdate(address, enabled, now, label)
+
+
+A, B = "0000:3b:00.0", "0000:5e:00.0"
+
+
+@pytest.mark.parametrize(
+    ("facts", "options", "updates", "reboot_required"),
+    [
+        pytest.param(host(gpu(A), gpu(B)), {}, [update(A), update(B)], True, id="all that match"),
+        pytest.param(host(gpu(A, **ON), gpu(B)), {}, [update(B)], True, id="only those that change"),
+        pytest.param(host(gpu(A, **ON), gpu(B, **ON)), {}, [], False, id="converged"),
+        pytest.param(host(gpu(A, **PENDING)), {}, [], True, id="waits for a reboot"),
+        pytest.param(host(gpu(A), rebind_without_reboot=True), {}, [update(A, now=True)], False, id="at once"),
+        pytest.param(
+            host(gpu(A, **PENDING), rebind_without_reboot=True), {}, [update(A, now=True)], False, id="activate"
+        ),
+        pytest.param(host(gpu(A, **ON)), {"enabled": False}, [update(A, False)], True, id="disable"),
+        pytest.param(host(gpu(A)), {"enabled": False}, [], False, id="disabled already"),
+        pytest.param(host(gpu(A, **PENDING)), {"enabled": False}, [update(A, False)], False, id="take back in time"),
+        pytest.param(host(gpu(A, **ON)), {"label": "v100"}, [update(A, label="v100")], False, id="label"),
+        pytest.param(host(gpu(A, **ON, hardware_label="v100")), {}, [], False, id="label unasked"),
+        pytest.param(host(gpu(A, **ON, hardware_label="v100")), {"label": ""}, [update(A)], False, id="remove label"),
+        pytest.param(host(gpu(A, hardware_label="v100")), {}, [update(A, label="v100")], True, id="keep label"),
+        pytest.param(
+            host(gpu(A), in_maintenance=True, intent=Intent("r", "maintenance", BOOTED)),
+            {},
+            [update(A)],
+            True,
+            id="ours",
+        ),
+    ],
+)
+def test_only_what_differs_is_changed(
+    facts: HostFacts, options: dict[str, Any], updates: list[DeviceUpdate], reboot_required: bool
+) -> None:
+    planned = plan(facts, **options)
+    assert list(planned.updates) == updates
+    assert planned.plan.problems == ()
+    assert planned.plan.changed == bool(updates)
+    assert planned.plan.notes["reboot_required"] == reboot_required
+    assert planned.after is not None
+    again = plan(planned.after, **options)
+    assert again.updates == ()
+    assert not again.plan.changed
+
+
+AUDIO = PciFunction("0000:3b:00.1", 0x10DE, 0x10F8, 0x0403, "NVIDIA audio", passthrough_capable=True)
+
+
+@pytest.mark.parametrize(
+    ("devices", "enabled", "addresses"),
+    [
+        pytest.param((gpu(A, dependent_device=AUDIO.address), AUDIO), True, {A, AUDIO.address}, id="takes it along"),
+        pytest.param(
+            (gpu(A, dependent_device=AUDIO.address), dataclasses.replace(AUDIO, passthrough_capable=False)),
+            True,
+            {A},
+            id="a bridge that cannot be passed through is the host's business",
+        ),
+        pytest.param((gpu(A, dependent_device="0000:3a:00.0"),), True, {A}, id="depends on something unlisted"),
+        pytest.param(
+            (gpu(A, **ON, dependent_device=AUDIO.address), dataclasses.replace(AUDIO, **ON)),
+            False,
+            {A, AUDIO.address},
+            id="gives back what was taken along",
+        ),
+        pytest.param(
+            (
+                gpu(A, **ON, dependent_device=AUDIO.address),
+                dataclasses.replace(AUDIO, **ON),
+                PciFunction("0000:3b:00.2", 1, 2, 0x0C03, "usb", True, True, True, dependent_device=AUDIO.address),
+            ),
+            False,
+            {A},
+            id="keeps what another one needs",
+        ),
+    ],
+)
+def test_dependent_functions_go_along(devices: tuple[PciFunction, ...], enabled: bool, addresses: set[str]) -> None:
+    planned = plan(host(*devices), enabled=enabled)
+    assert {item.address for item in planned.updates} == addresses
+    assert set(planned.plan.notes["devices"]) == addresses
+
+
+def test_disabling_takes_along_what_depends_on_it() -> None:
+    dependent = gpu(A, **ON, dependent_device=AUDIO.address)
+    planned = plan(host(dependent, dataclasses.replace(AUDIO, **ON)), {"address": AUDIO.address}, enabled=False)
+    assert {item.address for item in planned.updates} == {A, AUDIO.address}
+    reasons = {change.path: change.reason for change in planned.plan.changes}
+    assert reasons[f"{A} passthrough"] == f"it depends on {AUDIO.address}"
+
+
+@pytest.mark.parametrize(
+    ("facts", "options", "code", "says"),
+    [
+        pytest.param(None, {}, "host_not_found", "Did you mean esx-1a?", id="unknown host"),
+        pytest.param(host(connection="notResponding"), {}, "host_not_connected", "does not respond", id="silent"),
+        pytest.param(host(connection="disconnected"), {}, "host_not_connected", "disconnected", id="disconnected"),
+        pytest.param(
+            host(connection="notResponding", intent=Intent("r", "maintenance", BOOTED)),
+            {},
+            "host_not_connected",
+            "does not respond",
+            id="ours but never told to reboot",
+        ),
+        pytest.param(
+            host(PciFunction(A, 0x10DE, 0x1EB8, 0x0302, "T4")),
+            {},
+            "device_not_found",
+            "10de:1eb8 (T4",
+            id="other device",
+        ),
+        pytest.param(host(), {}, "device_not_found", "no display devices at all", id="no device"),
+        pytest.param(
+            host(gpu(A, passthrough_capable=False)),
+            {},
+            "device_not_capable",
+            "not capable of passthrough",
+            id="incapable",
+        ),
+        pytest.param(
+            host(gpu(A, **ON)),
+            {"enabled": False, "users": {A: ["vm-1"]}},
+            "device_in_use",
+            "in use by vm-1",
+            id="in use",
+        ),
+    ],
+)
+def test_what_stands_in_the_way_is_said(facts: HostFacts | None, options: dict[str, Any], code: str, says: str) -> None:
+    planned = plan(facts, **options)
+    assert [problem.code for problem in planned.plan.problems] == [code]
+    assert says in planned.plan.problems[0].msg
+    assert not planned.plan.changed
+
+
+def test_a_missing_device_can_be_skipped() -> None:
+    planned = plan(host(gpu(A)), V100, {"name": "*h100*"}, missing="skip")
+    assert [item.address for item in planned.updates] == [A]
+    assert planned.plan.warnings == ("esx-1 has no PCI device with name *h100*; skipped.",)
+
+
+def test_a_host_somebody_works_on_is_left_alone() -> None:
+    planned = plan(host(gpu(A), in_maintenance=True))
+    assert planned.updates == ()
+    assert not planned.plan.failed
+    assert planned.plan.notes["left_alone"] is True
+    assert planned.plan.notes["maintenance_owner"] == "other"
+    assert "somebody works on it" in planned.plan.warnings[0]
+
+
+def test_a_reboot_of_ours_is_waited_for_not_failed() -> None:
+    intent = Intent("r", "maintenance", BOOTED, boot_time=BOOTED)
+    planned = plan(host(gpu(A, **PENDING), connection="notResponding", in_maintenance=True, intent=intent))
+    assert not planned.plan.failed
+    assert not planned.plan.changed
+    assert planned.plan.notes["reboot_in_progress"] is True
+    assert planned.plan.notes["reboot_required"] is True

@@ -1,0 +1,117 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, Intent, PciFunction
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.power import RebootStep, plan_reboot
+
+NOW = "2024-05-01T09:00:00.000000Z"
+BEFORE = "2024-05-01T08:00:00.000000Z"
+LATER = "2024-05-01T10:00:00.000000Z"
+OURS = Intent("run-1", "maintenance", NOW)
+RECORDED = dataclasses.replace(OURS, boot_time=BEFORE)
+REBOOT_ONLY = Intent("run-1", "reboot", NOW, boot_time=BEFORE)
+PENDING = (PciFunction("0000:3b:00.0", 0x10DE, 0x1DB6, 0x0302, "V100", True, True, False),)
+ACTIVE = (PciFunction("0000:3b:00.0", 0x10DE, 0x1DB6, 0x0302, "V100", True, True, True),)
+
+
+def host(**changes: Any) -> HostFacts:
+    plain = HostFacts("esx-1", "host-1", "gpu", "connected", True, BEFORE, devices=PENDING, intent=OURS)
+    return dataclasses.replace(plain, **changes)
+
+
+def plan(facts: HostFacts | None, **options: Any) -> RebootStep:
+    return plan_reboot({} if facts is None else {"esx-1": facts}, ["esx-1"], run="run-2", now=NOW, **options)["esx-1"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "options", "expected"),
+    [
+        # expected: (reboot, wait_beyond, stores the boot time, clears the intent)
+        pytest.param(host(), {}, (True, BEFORE, True, False), id="passthrough waits"),
+        pytest.param(host(intent=RECORDED), {}, (True, BEFORE, False, False), id="died before the reboot"),
+        pytest.param(
+            host(intent=RECORDED, devices=ACTIVE), {}, (True, BEFORE, False, False), id="recorded, not for passthrough"
+        ),
+        pytest.param(
+            host(intent=RECORDED, devices=ACTIVE, boot_time=LATER), {}, (False, None, False, False), id="has rebooted"
+        ),
+        pytest.param(
+            host(intent=RECORDED, boot_time=LATER), {}, (True, LATER, True, False), id="more devices since the reboot"
+        ),
+        pytest.param(
+            host(intent=RECORDED, connection="notResponding", boot_time=None),
+            {},
+            (False, BEFORE, False, False),
+            id="died during the reboot",
+        ),
+        pytest.param(host(devices=ACTIVE), {}, (False, None, False, False), id="nothing waits"),
+        pytest.param(
+            host(devices=ACTIVE), {"when_needed": False}, (True, BEFORE, True, False), id="asked for in any case"
+        ),
+        pytest.param(
+            host(devices=ACTIVE, intent=RECORDED, boot_time=LATER),
+            {"when_needed": False},
+            (False, None, False, False),
+            id="asked for, done by the interrupted run",
+        ),
+        pytest.param(
+            host(in_maintenance=False, intent=None),
+            {"force": True},
+            (True, BEFORE, True, True),
+            id="by force, intent of its own",
+        ),
+        pytest.param(
+            host(in_maintenance=False, intent=REBOOT_ONLY, connection="notResponding"),
+            {"force": True},
+            (False, BEFORE, False, True),
+            id="died during a forced reboot",
+        ),
+        pytest.param(
+            host(in_maintenance=False, intent=REBOOT_ONLY, devices=ACTIVE, boot_time=LATER),
+            {},
+            (False, None, False, True),
+            id="died before clearing",
+        ),
+    ],
+)
+def test_resuming(facts: HostFacts, options: dict[str, Any], expected: tuple[bool, str | None, bool, bool]) -> None:
+    step = plan(facts, **options)
+    assert (step.reboot, step.wait_beyond, step.write is not None, step.clear) == expected
+    assert step.plan.changed == any(expected)
+    assert not step.plan.failed
+    if step.write is not None:
+        assert step.write.boot_time == facts.boot_time
+        assert step.write.action == ("maintenance" if facts.in_maintenance else "reboot")
+
+
+@pytest.mark.parametrize(
+    ("facts", "code"),
+    [
+        pytest.param(None, "host_not_found", id="unknown"),
+        pytest.param(host(connection="notResponding"), "host_not_connected", id="silent for another reason"),
+        pytest.param(host(connection="disconnected", intent=None), "host_not_connected", id="disconnected"),
+        pytest.param(host(in_maintenance=False, intent=None), "not_in_maintenance", id="not in maintenance mode"),
+    ],
+)
+def test_refusals(facts: HostFacts | None, code: str) -> None:
+    step = plan(facts)
+    assert [problem.code for problem in step.plan.problems] == [code]
+    assert (step.reboot, step.wait_beyond) == (False, None)
+
+
+def test_a_host_somebody_works_on_is_not_rebooted() -> None:
+    step = plan(host(intent=None), when_needed=False, force=True)
+    assert (step.reboot, step.plan.changed, step.plan.notes["left_alone"]) == (False, False, True)
+
+
+def test_the_prediction_lets_later_steps_plan_on() -> None:
+    step = plan(host())
+    assert step.after is not None
+    assert step.after.devices == ACTIVE
+    assert step.plan.notes["reboot_required"] is False
+    assert not plan(step.after).plan.changed
