@@ -1,0 +1,117 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Filter `gpu_report`: what a run found, did and left open, by host and by virtual machine."""
+
+from __future__ import annotations
+
+import typing as t
+
+DOCUMENTATION = r"""
+name: gpu_report
+short_description: What a run found, did and left open
+version_added: "0.1.0"
+author: The gpuops.vsphere contributors (@gpuops)
+description:
+  - Joins the GPU facts of hosts with what the run has kept for each of them, as plain data for a summary or for JSON.
+options:
+  _input:
+    description: The C(hosts) that M(gpuops.vsphere.esxi_gpu_info) returned.
+    type: dict
+    required: true
+  run:
+    description:
+      - By host, what the run has kept in variables, such as C(gpuops_changes), C(__report_points) and
+        C(__esxi_rolling_error). Every host of the report has an entry.
+    type: dict
+    required: true
+  left_alone:
+    description: Hosts that somebody else has put in maintenance mode.
+    type: list
+    elements: str
+    default: []
+  failed:
+    description: Hosts that failed earlier in the run.
+    type: list
+    elements: str
+    default: []
+"""
+
+EXAMPLES = r"""
+- name: Show what holds which GPU
+  ansible.builtin.debug:
+    msg: "{{ (my_info.hosts | gpuops.vsphere.gpu_report({inventory_hostname: {}})).virtual_machines }}"
+"""
+
+RETURN = r"""
+_value:
+  description: C(hosts) and C(virtual_machines) by name.
+  type: dict
+"""
+
+
+def gpu_report(
+    hosts: t.Mapping[str, t.Mapping[str, t.Any]],
+    run: t.Mapping[str, t.Mapping[str, t.Any]],
+    left_alone: t.Collection[str] = (),
+    failed: t.Collection[str] = (),
+) -> dict[str, t.Any]:
+    """The report; see DOCUMENTATION."""
+    report: dict[str, t.Any] = {"hosts": {}, "virtual_machines": {}}
+    for name, kept in run.items():
+        facts = hosts.get(name)
+        gpus = [_gpu(gpu) for gpu in (facts or {}).get("gpus", ())]
+        error = kept.get("__esxi_rolling_error")
+        report["hosts"][name] = {
+            "state": _state(facts),
+            "cluster": (facts or {}).get("cluster"),
+            "gpus": gpus,
+            "changes": list(kept.get("gpuops_changes") or ()),
+            "open_points": [*([error] if error else []), *(kept.get("__report_points") or ())],
+            "left_alone": name in left_alone,
+            "failed": name in failed,
+        }
+        for gpu in gpus:
+            for vm in gpu["virtual_machines"]:
+                entry = report["virtual_machines"].setdefault(
+                    vm, {"host": name, "powered_on": False, "models": {}, "addresses": []}
+                )
+                entry["powered_on"] = entry["powered_on"] or gpu["in_use"]
+                entry["models"][gpu["model"]] = entry["models"].get(gpu["model"], 0) + 1
+                entry["addresses"].append(gpu["address"])
+    return report
+
+
+def _gpu(gpu: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    if gpu["passthrough_active"] and gpu["passthrough_enabled"]:
+        passthrough = "active"
+    elif gpu["passthrough_active"] or gpu["passthrough_enabled"]:
+        passthrough = "waits for a reboot"
+    else:
+        passthrough = "off"
+    users = list(gpu.get("used_by") or ())
+    return {
+        "address": gpu["address"],
+        "id": gpu["id"],
+        "model": gpu.get("model") or gpu["name"],
+        "passthrough": passthrough,
+        "in_use": bool(users),
+        "virtual_machines": sorted({*users, *(gpu.get("configured_in") or ())}),
+    }
+
+
+def _state(facts: t.Mapping[str, t.Any] | None) -> str:
+    if facts is None:
+        return "not read"
+    if facts.get("connection") == "notResponding":
+        return "does not respond"
+    if facts.get("connection") != "connected":
+        return "disconnected"
+    return "in maintenance mode" if facts.get("in_maintenance") else "in service"
+
+
+class FilterModule:
+    """Tells Ansible the filters of this file."""
+
+    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
+        """Name -> function."""
+        return {"gpu_report": gpu_report}
