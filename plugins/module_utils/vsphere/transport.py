@@ -28,7 +28,7 @@ READ_TIMEOUT_S = 300.0
 _EXPIRED, _NOT_YET_VALID, _HOSTNAME_MISMATCH, _IP_MISMATCH = 10, 9, 62, 64
 
 
-class ThumbprintMismatch(ssl.SSLError):
+class ThumbprintMismatchError(ssl.SSLError):
     """The server presented another certificate than the one that is trusted."""
 
 
@@ -44,7 +44,7 @@ class Connection(http.client.HTTPSConnection):
         super().connect()
         if self._thumbprint and self._thumbprint not in _thumbprints(_certificate(self.sock)):
             self.close()
-            raise ThumbprintMismatch("certificate does not have the thumbprint that is trusted")
+            raise ThumbprintMismatchError("certificate does not have the thumbprint that is trusted")
         self.sock.settimeout(READ_TIMEOUT_S)
 
 
@@ -58,7 +58,9 @@ def ssl_context(options: ConnectionOptions) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=options.ca_file)
     except ssl.SSLError as error:
-        raise InputError(f"ca_file: {options.ca_file} holds no PEM certificates ({error.reason}).") from error
+        raise InputError(
+            f"ca_file: {options.ca_file} holds no PEM certificates ({getattr(error, 'reason', None) or error})."
+        ) from error
     except OSError as error:
         raise InputError(f"ca_file: {options.ca_file} cannot be read ({error.strerror}).") from error
     # vCenter's own CA predates what Python 3.13's strict flag asks of certificates; chain, dates and name stay checked.
@@ -144,7 +146,7 @@ def http_status_error(status: int, path: str, options: ConnectionOptions) -> Bad
 def connection_error(error: OSError, options: ConnectionOptions) -> GpuOpsError:
     """The error for an exception met while connecting, with the next step."""
     endpoint = options.endpoint
-    if isinstance(error, ThumbprintMismatch):
+    if isinstance(error, ThumbprintMismatchError):
         return ConnectionFailedError(
             f"{endpoint}: the certificate has another thumbprint than the one trusted{_presented(options)}. If the "
             "certificate was renewed, verify the new thumbprint on the server and update the option thumbprint.",
@@ -155,7 +157,7 @@ def connection_error(error: OSError, options: ConnectionOptions) -> GpuOpsError:
         return _verification_error(error, options)
     if isinstance(error, ssl.SSLError):
         return ConnectionFailedError(
-            f"{endpoint} does not speak TLS ({error.reason or error}). Check hostname and port.",
+            f"{endpoint} does not speak TLS ({getattr(error, 'reason', None) or error}). Check hostname and port.",
             code="tls_failed",
             object=endpoint,
         )
