@@ -61,6 +61,11 @@ class GpuType(_Entry):
         return sum(self.bars_mb) * MIB
 
     @property
+    def sriov(self) -> bool:
+        """Whether vGPU divides it by SR-IOV (Ampere and later): its device ids are 0x2000 and above."""
+        return self.device_id >= 0x2000
+
+    @property
     def large_bar(self) -> bool:
         """Whether a BAR is larger than 256 MB, so that the guest must boot with EFI."""
         return max(self.bars_mb) > 256

@@ -1,0 +1,183 @@
+"""EnvironmentBrowser: what a cluster or one of its hosts offers to virtual machines."""
+
+from __future__ import annotations
+
+import typing as t
+
+from vsphere_simulator.kernel.objects import ManagedObject, method
+from vsphere_simulator.vmomi import make, vim
+from vsphere_simulator.world import graphics, vm_facts
+from vsphere_simulator.world.entity import invalid_argument
+
+if t.TYPE_CHECKING:
+    from vsphere_simulator.world.compute import Cluster
+    from vsphere_simulator.world.host import HostSystem
+
+HARDWARE_VERSIONS = (13, 14, 15, 17, 18, 19, 20, 21)
+DEFAULT_HARDWARE_VERSION = 20
+
+
+class EnvironmentBrowser(ManagedObject):
+    """The environment browser of a cluster."""
+
+    wsdl = vim.EnvironmentBrowser
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster.world, f"envbrowser-{cluster.moid.removeprefix('domain-c')}")
+        self.cluster = cluster
+        self.name = cluster.name
+        self.parent = cluster
+
+    def _hosts(self, host: HostSystem | None) -> list[HostSystem]:
+        if host is None:
+            return [one for one in self.cluster.hosts.values() if one.answers]
+        if host.cluster is not self.cluster:
+            raise invalid_argument("host")
+        host.require_connected()
+        return [host]
+
+    @method("QueryConfigTarget")
+    def query_target(self, host: HostSystem | None = None) -> t.Any:
+        """What machines can have on a host, or on any host of the cluster. Unset without a host that answers.
+
+        `pciPassthrough` (with the `systemId` that fixed DirectPath needs) is told for a single host only.
+        """
+        hosts = self._hosts(host)
+        if not hosts:
+            return None
+        first = hosts[0]
+        return make(
+            vim.vm.ConfigTarget,
+            numCpus=max(one.threads for one in hosts),
+            numCpuCores=max(one.cores for one in hosts),
+            numNumaNodes=max(one.make.cpu_sockets for one in hosts),
+            maxCpusPerHost=max(one.threads for one in hosts),
+            smcPresent=False,
+            maxMemMBOptimalPerf=max(one.memory_bytes for one in hosts) // 1024**2,
+            supportedMaxMemMB=24 * 1024 * 1024,
+            autoVmotion=self.cluster.drs.moves,
+            datastore=[_datastore(store) for store in first.datastores],
+            network=[
+                make(vim.vm.NetworkInfo, name=network.name, network=network._summary()) for network in first.networks
+            ],
+            pciPassthrough=_fixed(first) if len(hosts) == 1 else [],
+            dynamicPassthrough=_dynamic(hosts),
+            sharedGpuPassthroughTypes=[
+                make(vim.vm.PciSharedGpuPassthroughInfo, name=name, vgpu=name)
+                for name in dict.fromkeys(name for one in hosts for name in one.graphics.type_names())
+            ],
+            vgpuDeviceInfo=_unique(info for one in hosts for info in graphics.device_info(one)),
+            vgpuProfileInfo=_unique(info for one in hosts for info in graphics.profile_info(one)),
+        )
+
+    @method("QueryTargetCapabilities")
+    def query_capabilities(self, host: HostSystem | None = None) -> t.Any:
+        """HostCapability of a host, or of the first host of the cluster that answers."""
+        hosts = self._hosts(host)
+        return hosts[0]._capability() if hosts else None
+
+    @method("QueryConfigOptionDescriptor")
+    def query_descriptors(self) -> list[t.Any]:
+        """The virtual hardware versions that the cluster's hosts can run."""
+        return [
+            make(
+                vim.vm.ConfigOptionDescriptor,
+                key=f"vmx-{version:02d}",
+                description=f"Virtual hardware version {version}",
+                host=[host.ref for host in self.cluster.hosts.values()],
+                createSupported=True,
+                defaultConfigOption=version == DEFAULT_HARDWARE_VERSION,
+                runSupported=True,
+                upgradeSupported=True,
+            )
+            for version in HARDWARE_VERSIONS
+        ]
+
+    @method("QueryConfigOption")
+    def query_option(self, key: str | None = None, host: HostSystem | None = None) -> t.Any:
+        """What a virtual hardware version offers."""
+        self._hosts(host)
+        return _option(key)
+
+    @method("QueryConfigOptionEx")
+    def query_option_ex(self, spec: t.Any = None) -> t.Any:
+        """What a virtual hardware version offers, for some guests."""
+        return _option(spec.key if spec is not None else None, list(spec.guestId) if spec is not None else [])
+
+
+def _option(key: str | None, guests: list[str] | None = None) -> t.Any:
+    names = {f"vmx-{version:02d}": version for version in HARDWARE_VERSIONS}
+    wanted = key or f"vmx-{DEFAULT_HARDWARE_VERSION}"
+    if wanted not in names:
+        raise invalid_argument("key")
+    return make(
+        vim.vm.ConfigOption,
+        version=wanted,
+        description=f"Virtual hardware version {names[wanted]}",
+        guestOSDescriptor=[
+            make(
+                vim.vm.GuestOsDescriptor,
+                id=guest,
+                fullName=full_name,
+                family="windowsGuest" if guest.startswith("windows") else "linuxGuest",
+                supportedFirmware=["bios", "efi"],
+                recommendedFirmware="efi",
+                recommendedDiskController="ParaVirtualSCSIController",
+                recommendedEthernetCard="VirtualVmxnet3",
+            )
+            for guest, full_name in vm_facts.GUEST_NAMES.items()
+            if not guests or guest in guests
+        ],
+        guestOSDefaultIndex=0,
+        capabilities=vm_facts.capability(),
+        supportedMonitorType=["release"],
+    )
+
+
+def _datastore(store: t.Any) -> t.Any:
+    return make(
+        vim.vm.DatastoreInfo,
+        name=store.name,
+        datastore=store._summary(),
+        capability=store._capability(),
+        maxFileSize=64 * 1024**4,
+        mode="readWrite",
+    )
+
+
+def _fixed(host: HostSystem) -> list[t.Any]:
+    """The functions that fixed DirectPath can use now."""
+    devices = {device.id: device for device in host.layout.devices}
+    return [
+        make(
+            vim.vm.PciPassthroughInfo,
+            name=f"{host.layout.functions[address].vendor_name} {host.layout.functions[address].name}",
+            pciDevice=devices[address],
+            systemId=host.system_id,
+        )
+        for address, state in sorted(host.passthrough.items())
+        if state.active
+    ]
+
+
+def _dynamic(hosts: list[HostSystem]) -> list[t.Any]:
+    """The kinds of devices that dynamic DirectPath can use: one entry for each id and label."""
+    found: dict[tuple[str, str | None], t.Any] = {}
+    for host in hosts:
+        for address, state in sorted(host.passthrough.items()):
+            function = host.layout.functions[address]
+            if state.active and (function.id, state.label) not in found:
+                found[function.id, state.label] = make(
+                    vim.vm.DynamicPassthroughInfo,
+                    name=function.name,
+                    vendorName=function.vendor_name,
+                    deviceName=function.name,
+                    customLabel=state.label,
+                    vendorId=function.vendor_id,
+                    deviceId=function.device_id,
+                )
+    return list(found.values())
+
+
+def _unique(infos: t.Iterable[t.Any]) -> list[t.Any]:
+    return list({(info.name, info.deviceVendorId): info for info in infos}.values())

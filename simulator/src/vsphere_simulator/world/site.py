@@ -1,0 +1,36 @@
+"""What all entities of one simulated vCenter share: timings, options, ids."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+import uuid
+
+from vsphere_simulator.model.schema import Timings
+
+if t.TYPE_CHECKING:
+    from vsphere_simulator.kernel.registry import World
+
+_NAMESPACE = uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
+
+
+@dataclasses.dataclass(slots=True)
+class Site:
+    """The settings of a vCenter that its entities need to behave."""
+
+    world: World
+    name: str
+    """The data center's name; uuids are derived from it, so that a model always gives the same ones."""
+    api_version: tuple[int, ...] = (8, 0, 3, 0)
+    timings: Timings = dataclasses.field(default_factory=Timings)
+    options: dict[str, str] = dataclasses.field(default_factory=dict)
+    """vCenter settings (OptionManager), for example `vgpu.hotmigrate.enabled`."""
+
+    def new_id(self, prefix: str) -> str:
+        """An unused managed object id such as `vm-17`; all kinds share one sequence, as in a vCenter."""
+        self.world.ids["entity"] += 1
+        return f"{prefix}{self.world.ids['entity']}"
+
+    def uuid_of(self, purpose: str) -> str:
+        """The same uuid for the same purpose, always."""
+        return str(uuid.uuid5(_NAMESPACE, f"{self.name}/{purpose}"))

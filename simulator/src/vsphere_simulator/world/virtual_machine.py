@@ -1,0 +1,342 @@
+"""A virtual machine: its place in the inventory, its configuration and its power state."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import typing as t
+
+from vsphere_simulator.kernel.objects import method
+from vsphere_simulator.vmomi import vim, vmodl
+from vsphere_simulator.world import lifecycle, provisioning, reconfigure
+from vsphere_simulator.world.devices import copy_of, is_dynamic
+from vsphere_simulator.world.entity import Entity
+from vsphere_simulator.world.vm_properties import VmProperties
+
+if t.TYPE_CHECKING:
+    from vsphere_simulator.kernel.objects import Context
+    from vsphere_simulator.world import vgpu
+    from vsphere_simulator.world.compute import ResourcePool
+    from vsphere_simulator.world.folders import Folder
+    from vsphere_simulator.world.host import HostSystem
+    from vsphere_simulator.world.site import Site
+    from vsphere_simulator.world.storage import Datastore, Network
+    from vsphere_simulator.world.vm_config import VmConfig
+
+OFF: t.Final = "poweredOff"
+ON: t.Final = "poweredOn"
+SUSPENDED: t.Final = "suspended"
+AGENT_EXTENSION = "com.vmware.vim.eam"
+
+
+class VirtualMachine(VmProperties):
+    """A virtual machine or template."""
+
+    wsdl = vim.VirtualMachine
+    rename_privilege = "VirtualMachine.Config.Rename"
+
+    def __init__(
+        self,
+        site: Site,
+        name: str,
+        host: HostSystem,
+        datastore: Datastore,
+        config: VmConfig,
+        *,
+        template: bool = False,
+        moid: str | None = None,
+    ) -> None:
+        super().__init__(site, moid or site.new_id("vm-"), name, None)
+        self.host = host
+        self.pool: ResourcePool | None = None
+        self.config = config
+        self.template = template
+        self.datastore = datastore
+        """Where its configuration file is."""
+        self.network: Network | None = host.networks[0] if host.networks else None
+        """The network of the blueprint's adapter."""
+        self.directory = name
+        self.power = OFF
+        self.boot_time: dt.datetime | None = None
+        self.assigned: dict[int, str] = {}
+        """Passthrough device key -> PCI address held since power-on."""
+        self.vgpus: dict[int, tuple[str, vgpu.Slot]] = {}
+        """vGPU device key -> GPU and slot held since power-on."""
+        self.suspended_with: str | None = None
+        """vGPU manager that ran when the machine was suspended with vGPUs; resume needs the same."""
+        self._lock: asyncio.Lock | None = None
+
+    # --- where it belongs ---
+
+    def register(self, folder: Folder, pool: ResourcePool | None) -> None:
+        """Put the machine in the inventory: folder, host, pool, datastores and networks know it."""
+        folder.put(self)
+        self.host.machines[self.moid] = self
+        if pool is not None and not self.template:
+            self.pool = pool
+            pool.machines[self.moid] = self
+            self.world.changed(pool, "vm")
+        self.resources_changed()
+        self.world.changed(self.host, "vm")
+
+    def vanish(self) -> None:
+        """Take the machine out of the inventory."""
+        if isinstance(self.parent, Entity):
+            t.cast("Folder", self.parent).take(self)
+        self.host.machines.pop(self.moid, None)
+        self._leave_pool()
+        for resource in (*self.datastores, *self.networks):
+            resource.users.pop(self.moid, None)
+            self.world.changed(resource, "vm", "summary")
+        self.world.changed(self.host, "vm")
+        self.host.machines_changed.fire()
+        self.world.remove(self)
+
+    def _leave_pool(self) -> None:
+        if self.pool is not None:
+            self.pool.machines.pop(self.moid, None)
+            self.world.changed(self.pool, "vm")
+            self.pool = None
+
+    def move_to(self, host: HostSystem) -> None:
+        """Register the machine on another host (and in that host's cluster)."""
+        old, self.host = self.host, host
+        old.machines.pop(self.moid, None)
+        host.machines[self.moid] = self
+        if self.pool is not None and self.pool.owner is not host.cluster:
+            self._leave_pool()
+            self.pool = host.cluster.pool
+            self.pool.machines[self.moid] = self
+            self.world.changed(self.pool, "vm")
+            self.world.changed(self, "resourcePool")
+        for one in (old, host):
+            self.world.changed(one, "vm")
+            one.machines_changed.fire()
+        self.world.changed(self, "runtime.host", "summary.runtime.host")
+
+    def resources_changed(self) -> None:
+        """Let the datastores and networks that it uses now know it, and the others forget it."""
+        wanted = {resource.moid: resource for resource in (*self.datastores, *self.networks)}
+        known = [*self.host.datastores, *self.host.networks]
+        for resource in {*known, *wanted.values()}:
+            if (self.moid in resource.users) != (resource.moid in wanted):
+                if resource.moid in wanted:
+                    resource.users[self.moid] = self
+                else:
+                    resource.users.pop(self.moid, None)
+                self.world.changed(resource, "vm", "summary")
+
+    def renamed(self) -> None:
+        """Tell who watches that the name has changed."""
+        self.world.changed(self, "name", "config.name", "summary.config.name")
+
+    # --- what it is ---
+
+    @property
+    def cpus(self) -> int:
+        """Virtual CPUs."""
+        return self.config.cpus
+
+    @property
+    def memory_mb(self) -> int:
+        """Guest memory."""
+        return self.config.memory_mb
+
+    @property
+    def reserved_memory_mb(self) -> int:
+        """Guest memory that the host must set aside for it."""
+        return self.config.reserved_mb
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it is powered on."""
+        return self.power == ON
+
+    @property
+    def is_agent(self) -> bool:
+        """Whether the vCenter itself looks after it (a vCLS agent)."""
+        manager = self.config.settings.get("managedBy")
+        return manager is not None and manager.extensionKey == AGENT_EXTENSION
+
+    @property
+    def devices(self) -> tuple[t.Any, ...]:
+        """Its devices as configured."""
+        config = self.config
+        if config.devices is None:
+            blueprint = config.blueprint
+            config.devices = (
+                () if blueprint is None else blueprint.devices(self.moid, self.directory, self.datastore, self.network)
+            )
+        return config.devices
+
+    def device_list(self) -> list[t.Any]:
+        """Its devices as the API shows them: dynamic ones with what they were assigned."""
+        if not self.assigned:
+            return list(self.devices)
+        return [
+            copy_of(device, backing=copy_of(device.backing, assignedId=self.assigned[device.key]))
+            if device.key in self.assigned and is_dynamic(device)
+            else device
+            for device in self.devices
+        ]
+
+    @property
+    def _disk_backings(self) -> list[t.Any]:
+        return [d.backing for d in self.devices if isinstance(d, vim.vm.device.VirtualDisk)]
+
+    @property
+    def disk_bytes(self) -> int:
+        """Size of all its disks."""
+        if self.config.blueprint is not None:
+            return sum(self.config.blueprint.disks_gb) * 1024**3
+        return sum(d.capacityInKB * 1024 for d in self.devices if isinstance(d, vim.vm.device.VirtualDisk))
+
+    @property
+    def datastores(self) -> list[Datastore]:
+        """The datastores that hold its files."""
+        found = {self.datastore.moid: self.datastore}
+        if self.config.blueprint is None:
+            for backing in self._disk_backings:
+                store = self.world.objects.get(backing.datastore._GetMoId()) if backing.datastore is not None else None
+                if store is not None:
+                    found[store.moid] = t.cast("Datastore", store)
+        return list(found.values())
+
+    @property
+    def networks(self) -> list[Network]:
+        """The networks that its adapters are on."""
+        if self.config.blueprint is not None:
+            return [] if self.network is None else [self.network]
+        cards = [d for d in self.devices if isinstance(d, vim.vm.device.VirtualEthernetCard)]
+        refs = [card.backing.network for card in cards if getattr(card.backing, "network", None) is not None]
+        found = {ref._GetMoId(): self.world.objects.get(ref._GetMoId()) for ref in refs}
+        return [t.cast("Network", network) for network in found.values() if network is not None]
+
+    @property
+    def lock(self) -> asyncio.Lock:
+        """Held by whatever changes the machine: one operation at a time, in order."""
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        return self._lock
+
+    # --- power ---
+
+    def require_power(self, wanted: str, requested: str | None = None) -> None:
+        """Raise InvalidPowerState unless the power state is the wanted one."""
+        if self.power != wanted:
+            raise vim.fault.InvalidPowerState(
+                requestedState=requested or wanted,
+                existingState=self.power,
+                msg=f"The attempted operation cannot be performed in the current state ({_STATE_NAMES[self.power]}).",
+            )
+
+    def check_can_go(self) -> None:
+        """Raise InvalidPowerState when the machine cannot be deleted now."""
+        self.host.require_connected()
+        self.require_power(OFF)
+
+    def start(self) -> None:
+        """Be powered on from now."""
+        self.power = ON
+        self.boot_time = self.world.clock.now()
+        self.power_changed()
+
+    def stop(self) -> None:
+        """Be powered off from now; what it held is free."""
+        self.power = OFF
+        self.boot_time = None
+        self.release()
+        self.power_changed()
+
+    def release(self) -> None:
+        """Give back the GPUs it holds."""
+        if self.assigned or self.vgpus:
+            self.assigned, self.vgpus = {}, {}
+            self.host.graphics.changed()
+            self.world.changed(self, "config.hardware.device")
+
+    def power_changed(self) -> None:
+        """Tell who watches that the power state has changed."""
+        self.world.changed(self, "runtime", "summary.runtime", "summary.quickStats", "guest", "summary.guest")
+        self.host.machines_changed.fire()
+
+    # --- operations ---
+
+    @method("PowerOnVM_Task")
+    def power_on(self, ctx: Context, host: HostSystem | None = None) -> t.Any:
+        """Power on, or resume."""
+        return lifecycle.power_on(ctx, self, host)
+
+    @method("PowerOffVM_Task")
+    def power_off(self, ctx: Context) -> t.Any:
+        """Power off, hard."""
+        return lifecycle.power_off(ctx, self)
+
+    @method("ResetVM_Task")
+    def reset(self, ctx: Context) -> t.Any:
+        """Reset, hard."""
+        return lifecycle.reset(ctx, self)
+
+    @method("SuspendVM_Task")
+    def suspend(self, ctx: Context) -> t.Any:
+        """Suspend to disk."""
+        return lifecycle.suspend(ctx, self)
+
+    @method("ShutdownGuest")
+    def shutdown_guest(self) -> None:
+        """Ask the guest to shut down; it takes a while."""
+        lifecycle.shutdown_guest(self)
+
+    @method("RebootGuest")
+    def reboot_guest(self) -> None:
+        """Ask the guest to restart."""
+        lifecycle.reboot_guest(self)
+
+    @method("ReconfigVM_Task", privilege="")
+    def reconfigure(self, ctx: Context, spec: t.Any) -> t.Any:
+        """Change the configuration."""
+        return reconfigure.start(ctx, self, spec)
+
+    @method("CloneVM_Task", privilege="")
+    def clone(self, ctx: Context, folder: Folder, name: str, spec: t.Any) -> t.Any:
+        """Make a machine or template like this one."""
+        return provisioning.clone(ctx, self, folder, name, spec)
+
+    @method("MarkAsTemplate")
+    def mark_as_template(self) -> None:
+        """Become a template: no pool, no power."""
+        if self.template:
+            raise vmodl.fault.NotSupported(msg="The operation is not supported on the object.")
+        self.check_can_go()
+        self._leave_pool()
+        self.template = True
+        self.world.changed(self, "config.template", "summary.config.template", "resourcePool")
+
+    @method("MarkAsVirtualMachine")
+    def mark_as_machine(self, pool: ResourcePool, host: HostSystem | None = None) -> None:
+        """Become a virtual machine in a pool."""
+        if not self.template:
+            raise vmodl.fault.NotSupported(msg="The operation is not supported on the object.")
+        target = host or provisioning.host_for(pool, self.host)
+        target.require_connected()
+        self.template = False
+        if target is not self.host:
+            self.move_to(target)
+        self.pool = pool
+        pool.machines[self.moid] = self
+        self.world.changed(pool, "vm")
+        self.world.changed(self, "config.template", "summary.config.template", "resourcePool")
+
+    @method("Destroy_Task", privilege="VirtualMachine.Inventory.Delete")
+    def destroy(self, ctx: Context) -> t.Any:
+        """Delete it with its files."""
+        return provisioning.destroy(ctx, self)
+
+    @method("UnregisterVM")
+    def unregister(self) -> None:
+        """Take it out of the inventory."""
+        self.check_can_go()
+        self.vanish()
+
+
+_STATE_NAMES = {ON: "Powered on", OFF: "Powered off", SUSPENDED: "Suspended"}
