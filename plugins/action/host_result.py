@@ -41,7 +41,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             return {**output, "skipped": True, "skip_reason": f"{host} has no objects in this task."}
 
         results = merged(bulk, "results")
-        if bulk.get("failed") and not any(name in results for name in names):
+        # A task with `failed_when: false` that failed as a whole says `failed: false` and has no results.
+        broken = bulk.get("failed") or ("results" not in bulk and "failure" in bulk)
+        if broken and not any(name in results for name in names):
             raise AnsibleActionFail(str(bulk.get("msg") or "The task whose result this is failed."))
         absent = [name for name in names if name not in results]
         if absent and args["missing"] == "fail":
@@ -51,12 +53,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             return {**output, "skipped": True, "skip_reason": f"The result has nothing about {', '.join(names)}."}
 
         output.update(unroll(entries))
-        output["predicted"] = {
-            kind: {
-                name: facts for name, facts in (merged(bulk, "predicted").get(kind) or {}).items() if name in entries
+        if not output["failed"]:  # a failure is printed whole: nothing but what helps
+            output["predicted"] = {
+                kind: {
+                    name: facts
+                    for name, facts in (merged(bulk, "predicted").get(kind) or {}).items()
+                    if name in entries
+                }
+                for kind in ("hosts", "vms")
             }
-            for kind in ("hosts", "vms")
-        }
         self._accumulate(output, variables, changes_of(entries))
         return output
 

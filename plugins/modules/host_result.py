@@ -79,7 +79,7 @@ objects:
   sample: {"esx-gpu-01.lab": {"changed": true, "reboot_required": true}}
 predicted:
   description: The predicted facts of this host's objects, as the bulk task returned them.
-  returned: when the result has an entry for this host
+  returned: when the result has an entry for this host and nothing failed
   type: dict
   sample: {"hosts": {}, "vms": {}}
 failure:
