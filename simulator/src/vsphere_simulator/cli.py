@@ -14,13 +14,15 @@ from vsphere_simulator.certificates import CertificateError
 from vsphere_simulator.http import AddressInUseError
 from vsphere_simulator.injection import FaultRulesError
 from vsphere_simulator.kernel.clock import Clock
+from vsphere_simulator.kernel.registry import World
+from vsphere_simulator.kernel.service import about_info, install_services
 from vsphere_simulator.model.generate import generate_model
 from vsphere_simulator.model.loader import ModelError, load_model
 from vsphere_simulator.serve import Prepared, Settings, serve
 from vsphere_simulator.soap import newest_version
 from vsphere_simulator.statefile import StateFileError, read_state
-from vsphere_simulator.world.build import build_world
-from vsphere_simulator.world.state import dump
+from vsphere_simulator.world.build import build
+from vsphere_simulator.world.state import StateError, dump, restore
 
 DEFAULT_LISTEN = "127.0.0.1:8989"
 
@@ -95,7 +97,24 @@ def _prepare(settings: Settings) -> Prepared:
     except ValueError as problem:
         raise ModelError(str(settings.model), [f"api_version: {problem}"]) from None
     saved = read_state(settings.state) if settings.state is not None else None
-    world = build_world(model, Clock(settings.time_scale), state=saved)
+    world = World(Clock(settings.time_scale))
+    install_services(world, about_info(model.api_version))
+    try:
+        if saved is None:
+            build(world, model)
+        else:
+            restore(world, model, saved)
+        for name, privileges in model.roles.items():
+            world.authorization.add_role(name, privileges)
+        for user in model.users:
+            if user.role not in world.authorization.roles:
+                known = ", ".join(world.authorization.roles)
+                raise ModelError(str(settings.model), [f"users: {user.name}: no role {user.role}; there are {known}"])
+            world.authorization.add_user(user.name, user.password, user.role)
+    except ValueError as problem:
+        raise ModelError(str(settings.model), [str(problem)]) from None
+    except StateError as problem:
+        raise StateFileError(f"{settings.state}: {problem}") from None
     return Prepared(world, newest, functools.partial(dump, world))
 
 

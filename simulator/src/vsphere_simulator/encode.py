@@ -104,8 +104,6 @@ class Encoder:
         required = not info.flags & support.F_OPTIONAL and not issubclass(info.type, list)
         if info.flags & support.F_LINK:
             write = _write_links if issubclass(info.type, list) else _write_link
-        elif info.name == "fault" and info.type is vmodl.MethodFault:
-            write = self._write_bare_fault  # of LocalizedMethodFault, whose content is the fault itself
         else:
             write = functools.partial(self._late, info.type)
         return _Field(info.name, info.type, required, write)

@@ -16,6 +16,7 @@ from pyVim.connect import Disconnect, SmartConnect
 
 TINY = pathlib.Path(__file__).with_name("tiny_world.py")
 PATIENCE = 20.0
+PASSWORD = "secret"
 
 
 class Served:
@@ -44,7 +45,7 @@ class Served:
     def tls(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=self.ready["certificate"])
 
-    def connect(self, user: str = "admin@lab", password: str = "secret") -> t.Any:
+    def connect(self, user: str = "admin@lab", password: str = PASSWORD) -> t.Any:
         client = SmartConnect(host=self.host, port=self.port, user=user, pwd=password, sslContext=self.tls)
         self._clients.append(client)
         return client

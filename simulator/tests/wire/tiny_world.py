@@ -17,7 +17,7 @@ from vsphere_simulator.kernel.registry import TaskControl, World
 from vsphere_simulator.kernel.service import install_services
 from vsphere_simulator.serve import Prepared, Settings, serve
 from vsphere_simulator.soap import newest_version
-from vsphere_simulator.vmomi import make, vim
+from vsphere_simulator.vmomi import make, vim, vmodl
 
 DEVICES = 12
 
@@ -133,6 +133,9 @@ class Machine(ManagedEntity):
 
     @method("CloneVM_Task", privilege="VirtualMachine.Provisioning.Clone")
     def clone(self, ctx: Context, folder: Folder, name: str, spec: t.Any) -> t.Any:
+        if spec.config is not None:
+            raise vmodl.fault.NotSupported(msg="config")
+
         async def body(control: TaskControl) -> Machine:
             await control.work(10)
             return t.cast("Machine", folder.put(Machine(self.world, self.world.next_id("vm"), name, folder)))

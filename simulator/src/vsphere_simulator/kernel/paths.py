@@ -112,6 +112,9 @@ class _Resolver:
     def getter(self) -> Getter:
         """Return the getter for the path."""
         names = [step.name for step in self.steps]
+        whole = ".".join(names)
+        if whole not in self.cls.builders and any(known.startswith(f"{whole}.") for known in self.cls.builders):
+            return self._below(self._composer(whole, self._type_of(names)), len(names))
         for length in range(len(names), 0, -1):
             if any(step.key is not None for step in self.steps[: length - 1]):
                 continue
@@ -119,8 +122,8 @@ class _Resolver:
             builder = self.cls.builders.get(prefix)
             if builder is not None:
                 return self._below(builder, length)
-            if any(known.startswith(prefix + ".") for known in self.cls.builders):
-                return self._below(self._composer(prefix, self._type_of(names[:length])), length)
+        if self.types[-1] is None:
+            raise invalid_property(self.path)
         return _unset
 
     def _type_of(self, names: list[str]) -> t.Any:

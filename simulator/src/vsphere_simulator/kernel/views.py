@@ -209,4 +209,4 @@ class ViewManager(ManagedObject):
             view.inventory_changed()
 
 
-_WHERE = frozenset({"parent", "resourcePool", "runtime", "runtime.host"})
+_WHERE = frozenset({"parent", "resourcePool", "runtime.host"})

@@ -14,7 +14,7 @@ from vsphere_simulator.world.entity import Entity
 from vsphere_simulator.world.vm_properties import VmProperties
 
 if t.TYPE_CHECKING:
-    from vsphere_simulator.kernel.objects import Context
+    from vsphere_simulator.kernel.objects import Context, ManagedObject
     from vsphere_simulator.world import vgpu
     from vsphere_simulator.world.compute import ResourcePool
     from vsphere_simulator.world.folders import Folder
@@ -67,6 +67,10 @@ class VirtualMachine(VmProperties):
         self._lock: asyncio.Lock | None = None
 
     # --- where it belongs ---
+
+    def containers(self) -> tuple[ManagedObject, ...]:
+        """A view finds it in its folder, its resource pool and its host."""
+        return tuple(one for one in (self.parent, self.pool, self.host) if one is not None)
 
     def register(self, folder: Folder, pool: ResourcePool | None) -> None:
         """Put the machine in the inventory: folder, host, pool, datastores and networks know it."""
