@@ -203,3 +203,23 @@ def assume_hosts(
         if name not in merged and required <= fields.keys():
             merged[name] = host_from_dict(fields)
     return merged
+
+
+def assume_vms(vms: t.Mapping[str, VmFacts], assumed: t.Mapping[str, t.Mapping[str, t.Any]]) -> dict[str, VmFacts]:
+    """Facts of virtual machines with predictions of earlier steps laid over them.
+
+    A virtual machine that was not read is added when its prediction is complete, as that of a clone is.
+    Raises TypeError for a field that no virtual machine has.
+    """
+    required = {
+        field.name
+        for field in dataclasses.fields(VmFacts)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    merged = dict(vms)
+    for name, fields in assumed.items():
+        if name in merged:
+            merged[name] = vm_from_dict({**to_dict(merged[name]), **fields})
+        elif required <= fields.keys():
+            merged[name] = vm_from_dict(fields)
+    return merged

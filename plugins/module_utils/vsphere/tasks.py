@@ -26,6 +26,25 @@ Progress = t.Callable[[str, int], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long and how broad."""
+
+    deadline: float
+    """In terms of `time.monotonic()`."""
+    max_parallel: int
+
+    @classmethod
+    def of(cls, params: t.Mapping[str, t.Any]) -> Bounds:
+        """From the options `timeout` and `max_parallel`, counted from now."""
+        return cls(time.monotonic() + params["timeout"], params["max_parallel"])
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline, never negative."""
+        return max(0.0, self.deadline - time.monotonic())
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class TaskOutcome:
     """How the operation on one object ended."""
 
