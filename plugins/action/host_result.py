@@ -22,7 +22,7 @@ _SHOWN_IN_FAILURE = frozenset({"msg", "problems", "failed"})
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no types
-    """Unrolls changed, failed, diff, warnings and facts of this host out of `results`."""
+    """Unrolls changed, failed, diff, warnings and facts of this host out of `objects`."""
 
     TRANSFERS_FILES = False
     _requires_connection = False
@@ -40,9 +40,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         if not names:
             return {**output, "skipped": True, "skip_reason": f"{host} has no objects in this task."}
 
-        results = merged(bulk, "results")
-        # A task with `failed_when: false` that failed as a whole says `failed: false` and has no results.
-        broken = bulk.get("failed") or ("results" not in bulk and "failure" in bulk)
+        results = merged(bulk, "objects")
+        # A task with `failed_when: false` that failed as a whole says `failed: false` and has no objects.
+        broken = bulk.get("failed") or ("objects" not in bulk and "failure" in bulk)
         if broken and not any(name in results for name in names):
             raise AnsibleActionFail(str(bulk.get("msg") or "The task whose result this is failed."))
         absent = [name for name in names if name not in results]

@@ -61,8 +61,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             outcome = plan["result"]
             if outcome.get("skipped"):
                 continue
-            if "results" in outcome:
-                problems += plan_problems(outcome["results"], plan["variables"], plan["hosts"])
+            if "objects" in outcome:
+                problems += plan_problems(outcome["objects"], plan["variables"], plan["hosts"])
             else:
                 code = (outcome.get("failure") or {}).get("code", "")
                 known = {**args["connection"], **plan["variables"]}

@@ -96,7 +96,7 @@ options:
     description:
       - What a failure of single objects means. All other objects are served in either case.
       - With V(fail) the task fails in the end and names them.
-      - With V(report) they are only reported in C(results), for M(gpuops.vsphere.host_result) to fail each
+      - With V(report) they are only reported in C(objects), for M(gpuops.vsphere.host_result) to fail each
         inventory host by itself; C(diff) and warnings are left to it as well.
     type: str
     choices: [fail, report]

@@ -55,11 +55,11 @@ def open_points(results: t.Sequence[t.Mapping[str, t.Any]], names: t.Sequence[st
     for result in results:
         if result.get("skipped"):
             continue
-        if "results" not in result:
+        if "objects" not in result:
             points[str(result.get("msg", "a plan could not be made"))] = None
             continue
         for name in names:
-            entry = result["results"].get(name)
+            entry = result["objects"].get(name)
             if entry is not None:
                 points.update(dict.fromkeys(f"{name}: {point}" for point in _of(name, entry)))
     return list(points)

@@ -158,7 +158,7 @@ hosts:
         free:
           description: Whether no virtual machine uses it or has it as a fixed device.
           type: bool
-results:
+objects:
   description: For each host, whether its facts are complete, and if not, why.
   returned: always
   type: dict

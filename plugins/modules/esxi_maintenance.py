@@ -70,7 +70,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-results:
+objects:
   description: What was done, or would be done, to each host.
   returned: always
   type: dict

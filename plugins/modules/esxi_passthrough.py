@@ -113,7 +113,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-results:
+objects:
   description: What was done, or would be done, to each host.
   returned: always
   type: dict

@@ -40,7 +40,7 @@ options:
     default: []
     suboptions:
       result:
-        description: The registered result. One without C(results) is a failure to reach the vCenter.
+        description: The registered result. One without C(objects) is a failure to reach the vCenter.
         type: dict
         required: true
       variables:

@@ -72,7 +72,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-results:
+objects:
   description: What was done, or would be done, to each virtual machine.
   returned: always
   type: dict

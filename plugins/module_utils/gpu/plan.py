@@ -98,7 +98,7 @@ def _plain(value: t.Any) -> str:
 
 
 def result(plan: ObjectPlan, *, changed: bool | None = None) -> dict[str, t.Any]:
-    """The object's entry in a module's `results`.
+    """The object's entry in a module's `objects`.
 
     `changed` is what was really done, where that may differ from the plan (a failure half-way).
     """

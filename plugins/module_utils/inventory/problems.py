@@ -35,7 +35,7 @@ def plan_problems(
     variables: t.Mapping[str, str],
     hosts: t.Mapping[str, str] | None = None,
 ) -> list[InventoryProblem]:
-    """What the inventory must change according to a module's `results`, in the inventory's own words.
+    """What the inventory must change according to a module's `objects`, in the inventory's own words.
 
     `variables` names the role variable behind each option of the module; `hosts` the inventory host
     behind each object, where the object is not a host itself. Problems of kind `state` are left out:

@@ -130,7 +130,7 @@ def bulk_module(
             failure={"code": "interrupted", "object": None, "fault": None},
             requests=requests,
         )
-    failed = [name for name, entry in report["results"].items() if entry["failed"]]
+    failed = [name for name, entry in report["objects"].items() if entry["failed"]]
     if failed and module.params["object_errors"] == "fail":
         module.fail_json(**_failure(report, failed))
     module.exit_json(**report)
@@ -168,7 +168,8 @@ def _report(
     report: dict[str, t.Any] = {
         **planned.returns,
         "changed": any(entry["changed"] for entry in results.values()),
-        "results": results,
+        # Not "results": Ansible keeps that key for loops, and ansible-core 2.19 renames it with a warning.
+        "objects": results,
         "predicted": {"hosts": dict(planned.hosts), "vms": dict(planned.vms)},
         "requests": dict(requests),
     }
@@ -188,7 +189,7 @@ def _entry(plan: ObjectPlan, done: Applied | None) -> dict[str, t.Any]:
 
 
 def _failure(report: dict[str, t.Any], failed: list[str]) -> dict[str, t.Any]:
-    results = report["results"]
+    results = report["objects"]
     texts = [results[name]["msg"] for name in failed]
     head = f"{len(failed)} of {len(results)} failed. " if len(results) > 1 else ""
     return {**report, "msg": head + "\n".join(texts), "failure": results[failed[0]]["failure"]}

@@ -87,7 +87,7 @@ def failure(name: str) -> dict[str, t.Any]:
 
 def bulk(results: dict[str, t.Any], **more: t.Any) -> dict[str, t.Any]:
     """A task that registers what a bulk module would have returned."""
-    return {"set_fact": {"bulk": {"changed": True, "results": results, **more}}, "run_once": True}
+    return {"set_fact": {"bulk": {"changed": True, "objects": results, **more}}, "run_once": True}
 
 
 def host_result(result: str = "{{ bulk }}", **arguments: t.Any) -> dict[str, t.Any]:
@@ -133,14 +133,14 @@ def test_serial_batches_each_read_their_own_result(play: Play) -> None:
         {
             "set_fact": {
                 "bulk": {
-                    "results": "{{ dict(ansible_play_batch | zip(ansible_play_batch | map('extract', shares))) }}",
+                    "objects": "{{ dict(ansible_play_batch | zip(ansible_play_batch | map('extract', shares))) }}",
                 }
             },
             "vars": {"shares": {name: entry(name, changed=name == "esx-3") for name in ("esx-1", "esx-2", "esx-3")}},
             "run_once": True,
         },
         host_result(),
-        {"debug": {"msg": "batch {{ inventory_hostname }}: {{ bulk.results | list | sort | join('+') }}"}},
+        {"debug": {"msg": "batch {{ inventory_hostname }}: {{ bulk.objects | list | sort | join('+') }}"}},
     ]
     run = play(tasks, serial=2)
     assert run.code == 0
@@ -204,7 +204,7 @@ def test_loops_on_both_sides(play: Play) -> None:
             "set_fact": {
                 "bulk": {
                     "results": [
-                        {"item": name, "results": {name: entry(name, changed=True)}} for name in ("esx-1", "esx-2")
+                        {"item": name, "objects": {name: entry(name, changed=True)}} for name in ("esx-1", "esx-2")
                     ]
                 }
             },

@@ -45,7 +45,7 @@ def test_pick_refuses_what_is_no_mapping() -> None:
     ],
 )
 def test_open_points_of_one_entry(entry: dict[str, t.Any], expected: list[str]) -> None:
-    assert open_points([{"results": {"h1": entry, "h2": {"failed": True, "msg": "other"}}}], ["h1"]) == expected
+    assert open_points([{"objects": {"h1": entry, "h2": {"failed": True, "msg": "other"}}}], ["h1"]) == expected
 
 
 def test_open_points_of_several_results_are_named_once() -> None:
