@@ -201,7 +201,7 @@ class Dispatcher:
             own = name if name in entry.accepts else _snake(name)
             if own in entry.accepts:
                 taken[own] = self._resolved(value) if entry.resolve else value
-            elif value is not None and value is not False and value != []:
+            elif value if isinstance(value, bool | list) else value is not None:
                 raise vmodl.fault.NotSupported(msg=_REFUSED.format(what=f"{name} of {request.method}"))
         return taken
 

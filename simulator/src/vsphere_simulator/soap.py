@@ -103,7 +103,7 @@ class _RequestReader:
     def __init__(self) -> None:
         self.parser = xml.parsers.expat.ParserCreate(namespace_separator=_SEP)
         self.parser.buffer_text = True
-        self.parser.buffer_size = 1 << 20
+        self.parser.buffer_size = 1 << 16
         self.parser.StartDoctypeDeclHandler = self._doctype
         self.namespaces: dict[str | None, list[str]] = {}
         self.reader: t.Any = None
@@ -180,7 +180,23 @@ class _RequestReader:
             self.text += text
 
     def read(self, body: bytes) -> Request:
-        """Read a whole request."""
+        """Read a whole request, then let go of the parser: it and its handlers hold each other."""
+        try:
+            return self._read(body)
+        finally:
+            self._drop_handlers()
+            if self.reader is not None:
+                self.reader.__dict__.clear()
+
+    def _drop_handlers(self) -> None:
+        self.parser.StartDoctypeDeclHandler = None
+        self.parser.StartElementHandler = None
+        self.parser.EndElementHandler = None
+        self.parser.CharacterDataHandler = None
+        self.parser.StartNamespaceDeclHandler = None
+        self.parser.EndNamespaceDeclHandler = None
+
+    def _read(self, body: bytes) -> Request:
         try:
             self.parser.Parse(body, True)
         except xml.parsers.expat.ExpatError as problem:
