@@ -43,6 +43,7 @@ class DeviceUpdate:
     apply_now: bool
     """Take effect without a reboot."""
     hardware_label: str | None
+    """None leaves the label as it is, empty removes it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def _plan_host(host: HostFacts, wish: HostWish, enabled: bool, missing: Missing,
         for function in host.devices
         if enabled and function.address in chosen and not function.passthrough_capable
     ]
-    chosen.update(_along(host, chosen, enabled))
+    chosen.update(_along(host, chosen))
     functions = [function for function in host.devices if function.address in chosen]
     if not enabled:
         problems += [
@@ -113,7 +114,7 @@ def _plan_host(host: HostFacts, wish: HostWish, enabled: bool, missing: Missing,
     changes: list[Change] = []
     updates: list[DeviceUpdate] = []
     for function in functions:
-        label = function.hardware_label if wish.hardware_label is None else wish.hardware_label or None
+        label = wish.hardware_label if enabled else None
         found_changes = _changes(host, function, enabled, label, reason=chosen[function.address])
         if found_changes:
             changes += found_changes
@@ -129,34 +130,24 @@ def _plan_host(host: HostFacts, wish: HostWish, enabled: bool, missing: Missing,
     return HostPlan(plan, tuple(updates), after)
 
 
-def _along(host: HostFacts, chosen: t.Collection[str], enabled: bool) -> dict[str, str]:
-    """Functions that must go along with those chosen, with the reason.
+def _along(host: HostFacts, chosen: t.Collection[str]) -> dict[str, str]:
+    """Functions that go along with those chosen, with the reason.
 
-    A function and the one it depends on go to a virtual machine together: enabling takes the one it
-    depends on along; disabling takes along what depends on it, and what was enabled only for its sake.
+    Functions that depend on the same one (vSphere's `dependentDevice`, by default the function itself) can
+    only be passed through, or given back, together.
     """
-    along: dict[str, str] = {}
-    by_address = {function.address: function for function in host.devices}
-    if enabled:
-        for address in chosen:
-            needed = by_address.get(by_address[address].dependent_device or "")
-            if needed is not None and needed.address not in chosen and needed.passthrough_capable:
-                along[needed.address] = f"{address} depends on it"
-        return along
-    for function in host.devices:
-        if function.dependent_device in chosen and function.address not in chosen and function.passthrough_enabled:
-            along[function.address] = f"it depends on {function.dependent_device}"
-    gone = {*chosen, *along}
-    for address in chosen:
-        needed = by_address.get(by_address[address].dependent_device or "")
-        if needed is None or needed.address in gone or not needed.passthrough_enabled:
-            continue
-        if not any(
-            other.dependent_device == needed.address and other.passthrough_enabled and other.address not in gone
-            for other in host.devices
-        ):
-            along[needed.address] = f"only {address} depends on it"
-    return along
+    roots = {
+        function.dependent_device or function.address: function.address
+        for function in host.devices
+        if function.address in chosen
+    }
+    return {
+        function.address: f"goes along with {roots[function.dependent_device or function.address]}"
+        for function in host.devices
+        if function.address not in chosen
+        and function.passthrough_capable
+        and (function.dependent_device or function.address) in roots
+    }
 
 
 def _changes(host: HostFacts, function: PciFunction, enabled: bool, label: str | None, *, reason: str) -> list[Change]:
@@ -167,8 +158,8 @@ def _changes(host: HostFacts, function: PciFunction, enabled: bool, label: str |
         changes.append(Change(action, path, function.passthrough_enabled, enabled, reason or function.name))
     elif function.passthrough_active != enabled and host.rebind_without_reboot:
         changes.append(Change("activate" if enabled else "release", path, "pending", enabled, "no reboot needed"))
-    if enabled and function.hardware_label != label:
-        changes.append(Change("label", f"{function.address} hardware_label", function.hardware_label, label))
+    if label is not None and (function.hardware_label or "") != label:
+        changes.append(Change("label", f"{function.address} hardware_label", function.hardware_label, label or None))
     return changes
 
 
@@ -182,7 +173,9 @@ def _after(host: HostFacts, updates: t.Sequence[DeviceUpdate]) -> HostFacts:
                 function,
                 passthrough_enabled=update.enabled,
                 passthrough_active=update.enabled if update.apply_now else function.passthrough_active,
-                hardware_label=update.hardware_label,
+                hardware_label=function.hardware_label
+                if update.hardware_label is None
+                else update.hardware_label or None,
             )
         devices.append(function)
     return dataclasses.replace(host, devices=tuple(devices))

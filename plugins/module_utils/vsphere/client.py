@@ -38,6 +38,8 @@ T = t.TypeVar("T")
 
 READ_ATTEMPTS = 4
 _POOL_SIZE = 32
+# They need no session, so they are no occasion to renew it.
+_LOGIN_METHODS = ("RetrieveServiceContent", "Login")
 # Shorter than any server's keep-alive, so that a write never goes out on a connection the server has just closed.
 _POOL_IDLE_S = 30
 
@@ -76,7 +78,7 @@ class Stub(SoapStubAdapter):
         try:
             return self._call(mo, info, args, outerStub)
         except vim.fault.NotAuthenticated:
-            if not self._client.logged_in:
+            if self._client.closing or info.wsdlName in _LOGIN_METHODS:
                 raise
         self._client.renew(used)
         if isinstance(mo, (vmodl.query.PropertyCollector, vmodl.query.PropertyCollector.Filter, vim.view.View)):
@@ -135,9 +137,12 @@ class Client:
         """Managed object id -> name, filled by reads, so that errors can name objects."""
         self.generation = 0
         """Counts renewals of the session in this process."""
-        self.logged_in = False
+        self.closing = False
+        """Set while this process's objects are destroyed: a session that has ended took them along."""
         self.interrupted = False
         """Set when the run was told to stop: nothing new is begun then."""
+        self._cookie = ""
+        # The ticket's, as the store knows it: a vCenter may hand out another with an answer to an ended session.
         self._store = SessionStore(options.session_dir, options.endpoint, options.username)
         self._renewing = threading.Lock()
         self._counting = threading.Lock()
@@ -166,7 +171,7 @@ class Client:
 
     def close(self) -> None:
         """Destroy this process's views and collector; the session lives on in the cache."""
-        self.logged_in = False  # what a lost session owned is gone already: no renewal only to destroy it
+        self.closing = True
         try:
             for view in self._views.values():
                 view.DestroyView()
@@ -228,40 +233,37 @@ class Client:
         """Replace the session that a call found ended, unless another thread just did. Raises vSphere faults."""
         with self._renewing:
             if self.generation == used_generation:
-                self._log_in(stale=self.stub.cookie_value)
+                self._log_in(stale=self._cookie)
                 self.generation += 1
 
     def _open(self) -> None:
         ticket = self._store.load(self.options.password)
-        if ticket is None:
-            self._log_in(stale=None)
-        else:
+        if ticket is not None:
             self._use(ticket)
-        self.logged_in = True
-        self.content = self._retrieve_content()
+        content = self._log_in(stale=None) if ticket is None else None
+        self.content = content or self._retrieve_content()
 
-    def _log_in(self, stale: str | None) -> None:
-        """Take the ticket another process has just obtained, or log in and store the new one."""
+    def _log_in(self, stale: str | None) -> vim.ServiceInstanceContent | None:
+        """Take the ticket another process has just obtained, or log in, store the new one and return the content."""
         with self._store.locked():
             ticket = self._store.load(self.options.password)
             if ticket is not None and ticket.cookie != stale:
                 self._use(ticket)
-                return
+                return None
             version = transport.negotiate_version(self.options, self.connect)
             self._use(Ticket(cookie="", api_version=version))
-            self.logged_in, was = False, self.logged_in
-            try:
-                content = self._retrieve_content()
-                t.cast("vim.SessionManager", content.sessionManager).Login(
-                    self.options.username, self.options.password, None
-                )
-            finally:
-                self.logged_in = was
-            self._store.save(Ticket(cookie=self.stub.cookie_value, api_version=version), self.options.password)
+            content = self._retrieve_content()
+            sessions = t.cast("vim.SessionManager", content.sessionManager)
+            sessions.Login(self.options.username, self.options.password, None)
+            ticket = Ticket(cookie=self.stub.cookie_value, api_version=version)
+            self._cookie = ticket.cookie
+            self._store.save(ticket, self.options.password)
+            return content
 
     def _use(self, ticket: Ticket) -> None:
         if not hasattr(self, "stub"):
             self.stub = Stub(self, ticket.api_version)
+        self._cookie = ticket.cookie
         self.stub.use_cookie(ticket.cookie)
 
     def _retrieve_content(self) -> vim.ServiceInstanceContent:

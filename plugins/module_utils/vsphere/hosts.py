@@ -31,10 +31,18 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors impo
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.intents import write_intents
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import TaskOutcome, run_calls, run_tasks
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import (
+    Bounds,
+    TaskOutcome,
+    run_calls,
+    run_tasks,
+)
 
 Moids = t.Mapping[str, str]
 """Managed object ids by host name."""
+
+# Kinds of tasks, as TaskInfo.descriptionId has them.
+_ENTER, _LEAVE, _REBOOT = "HostSystem.enterMaintenanceMode", "HostSystem.exitMaintenanceMode", "HostSystem.reboot"
 
 # Codes of failures after which the vCenter may still carry on with what was begun.
 _UNFINISHED = ("timeout", "interrupted", "connection_lost", "connection_failed")
@@ -122,20 +130,6 @@ def apply_reboots(
     return outcomes
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Bounds:
-    """How long and how broad."""
-
-    deadline: float
-    """In terms of `time.monotonic()`."""
-    max_parallel: int
-
-    @property
-    def left(self) -> float:
-        """Seconds until the deadline, never negative."""
-        return max(0.0, self.deadline - time.monotonic())
-
-
 def _advance(
     outcomes: dict[str, TaskOutcome],
     names: t.Iterable[str],
@@ -202,26 +196,34 @@ def _change_mode(
     ]
     if not refused:
         return outcomes
-    _in_mode, running = _mode(client, {name: moids[name] for name in refused}, wanted)
-    if running:
+    kind = _ENTER if wanted else _LEAVE
+    state = _state(client, {name: moids[name] for name in refused}, kind)
+    if state.running:
         run_tasks(
             client,
-            {name: functools.partial(_already_started, task) for name, task in running.items()},
+            {name: functools.partial(_already_started, task) for name, task in state.running.items()},
             timeout=bounds.left,
             max_parallel=bounds.max_parallel,
             doing=doing,
         )
-    in_mode, _running = _mode(client, {name: moids[name] for name in refused}, wanted)
-    return {name: TaskOutcome() if name in in_mode else outcome for name, outcome in outcomes.items()}
+        state = _state(client, {name: moids[name] for name in refused}, kind)
+    done = {name for name in refused if (name in state.in_maintenance) == wanted}
+    return {name: TaskOutcome() if name in done else outcome for name, outcome in outcomes.items()}
 
 
 def _already_started(task: t.Any) -> t.Any:
     return task
 
 
-def _mode(client: Client, moids: Moids, wanted: bool) -> tuple[set[str], dict[str, t.Any]]:
-    """Which hosts are in the wanted mode, and the unfinished tasks that bring others there."""
-    task_kind = "HostSystem.enterMaintenanceMode" if wanted else "HostSystem.exitMaintenanceMode"
+@dataclasses.dataclass(frozen=True, slots=True)
+class _State:
+    in_maintenance: set[str]
+    running: dict[str, t.Any]
+    """Unfinished tasks of the kind asked for, by host name."""
+
+
+def _state(client: Client, moids: Moids, kind: str) -> _State:
+    """Which of the hosts are in maintenance mode, and which have an unfinished task of a kind (`HostSystem.reboot`)."""
     names = {host: name for name, host in moids.items()}
     refs = [client.ref(vim.HostSystem, host) for host in moids.values()]
     along = traversal(vim.HostSystem, "recentTask")
@@ -233,17 +235,16 @@ def _mode(client: Client, moids: Moids, wanted: bool) -> tuple[set[str], dict[st
             paths(vim.Task, "info.state", "info.descriptionId", "info.entity"),
         ],
     )
-    in_mode: set[str] = set()
-    running: dict[str, t.Any] = {}
+    state = _State(set(), {})
     for row in rows:
         if isinstance(row.ref, vim.HostSystem):
-            if bool(row.props.get("runtime.inMaintenanceMode")) == wanted:
-                in_mode.add(names[row.moid])
+            if row.props.get("runtime.inMaintenanceMode"):
+                state.in_maintenance.add(names[row.moid])
         elif str(row.props.get("info.state")) in ("queued", "running"):
             entity = str(moid(row.props.get("info.entity")))
-            if row.props.get("info.descriptionId") == task_kind and entity in names:
-                running[names[entity]] = row.ref
-    return in_mode, running
+            if row.props.get("info.descriptionId") == kind and entity in names:
+                state.running[names[entity]] = row.ref
+    return state
 
 
 def _reboot(
@@ -257,9 +258,16 @@ def _reboot(
         return lambda: host.Reboot(force)
 
     outcomes = {name: TaskOutcome() for name in steps}
+    # Where an earlier run recorded the reboot, its task may still be about to take the host down.
+    recorded = {name: moids[name] for name, step in steps.items() if step.reboot and step.write is None}
+    begun = _state(client, recorded, _REBOOT).running if recorded else {}
     outcomes |= run_tasks(
         client,
-        {name: starter(name) for name, step in steps.items() if step.reboot},
+        {
+            name: functools.partial(_already_started, begun[name]) if name in begun else starter(name)
+            for name, step in steps.items()
+            if step.reboot
+        },
         timeout=bounds.left,
         max_parallel=bounds.max_parallel,
         doing="reboot",

@@ -65,8 +65,10 @@ A, B = "0000:3b:00.0", "0000:5e:00.0"
         pytest.param(host(gpu(A, **PENDING)), {"enabled": False}, [update(A, False)], False, id="take back in time"),
         pytest.param(host(gpu(A, **ON)), {"label": "v100"}, [update(A, label="v100")], False, id="label"),
         pytest.param(host(gpu(A, **ON, hardware_label="v100")), {}, [], False, id="label unasked"),
-        pytest.param(host(gpu(A, **ON, hardware_label="v100")), {"label": ""}, [update(A)], False, id="remove label"),
-        pytest.param(host(gpu(A, hardware_label="v100")), {}, [update(A, label="v100")], True, id="keep label"),
+        pytest.param(
+            host(gpu(A, **ON, hardware_label="v100")), {"label": ""}, [update(A, label="")], False, id="remove label"
+        ),
+        pytest.param(host(gpu(A, hardware_label="v100")), {}, [update(A)], True, id="keep label"),
         pytest.param(
             host(gpu(A), in_maintenance=True, intent=Intent("r", "maintenance", BOOTED)),
             {},
@@ -90,50 +92,47 @@ def test_only_what_differs_is_changed(
     assert not again.plan.changed
 
 
-AUDIO = PciFunction("0000:3b:00.1", 0x10DE, 0x10F8, 0x0403, "NVIDIA audio", passthrough_capable=True)
+AUDIO = PciFunction("0000:3b:00.1", 0x10DE, 0x10F8, 0x0403, "NVIDIA audio", True, dependent_device=A)
+USB = PciFunction("0000:3b:00.2", 0x10DE, 0x1AD8, 0x0C03, "NVIDIA USB", True, dependent_device=A)
+BRIDGE = PciFunction("0000:3a:00.0", 0x8086, 0x2030, 0x0604, "Intel root port")
+
+
+def on(function: PciFunction) -> PciFunction:
+    return dataclasses.replace(function, **ON)
 
 
 @pytest.mark.parametrize(
     ("devices", "enabled", "addresses"),
     [
-        pytest.param((gpu(A, dependent_device=AUDIO.address), AUDIO), True, {A, AUDIO.address}, id="takes it along"),
+        pytest.param((gpu(A), AUDIO, USB, gpu(B)), True, {A, AUDIO.address, USB.address, B}, id="those on it"),
+        pytest.param((gpu(A, **ON), on(AUDIO), USB), True, {USB.address}, id="the rest of them"),
+        pytest.param((gpu(A, **ON), on(AUDIO)), False, {A, AUDIO.address}, id="and back"),
         pytest.param(
-            (gpu(A, dependent_device=AUDIO.address), dataclasses.replace(AUDIO, passthrough_capable=False)),
+            (BRIDGE, gpu(A, dependent_device=BRIDGE.address)), True, {A}, id="a bridge is the host's own business"
+        ),
+        pytest.param(
+            (gpu(A, dependent_device=BRIDGE.address), gpu(B, device_id=1, dependent_device=BRIDGE.address)),
             True,
-            {A},
-            id="a bridge that cannot be passed through is the host's business",
+            {A, B},
+            id="below one bridge",
         ),
-        pytest.param((gpu(A, dependent_device="0000:3a:00.0"),), True, {A}, id="depends on something unlisted"),
-        pytest.param(
-            (gpu(A, **ON, dependent_device=AUDIO.address), dataclasses.replace(AUDIO, **ON)),
-            False,
-            {A, AUDIO.address},
-            id="gives back what was taken along",
-        ),
-        pytest.param(
-            (
-                gpu(A, **ON, dependent_device=AUDIO.address),
-                dataclasses.replace(AUDIO, **ON),
-                PciFunction("0000:3b:00.2", 1, 2, 0x0C03, "usb", True, True, True, dependent_device=AUDIO.address),
-            ),
-            False,
-            {A},
-            id="keeps what another one needs",
-        ),
+        pytest.param((gpu(A), gpu(B, device_id=1)), True, {A}, id="an independent one does not"),
     ],
 )
 def test_dependent_functions_go_along(devices: tuple[PciFunction, ...], enabled: bool, addresses: set[str]) -> None:
     planned = plan(host(*devices), enabled=enabled)
     assert {item.address for item in planned.updates} == addresses
-    assert set(planned.plan.notes["devices"]) == addresses
+    assert planned.after is not None
+    assert plan(planned.after, enabled=enabled).updates == ()
 
 
-def test_disabling_takes_along_what_depends_on_it() -> None:
-    dependent = gpu(A, **ON, dependent_device=AUDIO.address)
-    planned = plan(host(dependent, dataclasses.replace(AUDIO, **ON)), {"address": AUDIO.address}, enabled=False)
-    assert {item.address for item in planned.updates} == {A, AUDIO.address}
+def test_the_reason_is_told_whichever_function_was_chosen() -> None:
+    planned = plan(host(gpu(A, **ON), on(AUDIO)), {"address": AUDIO.address}, enabled=False)
     reasons = {change.path: change.reason for change in planned.plan.changes}
-    assert reasons[f"{A} passthrough"] == f"it depends on {AUDIO.address}"
+    assert reasons == {
+        f"{A} passthrough": f"goes along with {AUDIO.address}",
+        f"{AUDIO.address} passthrough": AUDIO.name,
+    }
 
 
 @pytest.mark.parametrize(
