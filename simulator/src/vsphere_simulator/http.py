@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import socket
 import typing as t
@@ -138,7 +139,8 @@ class Server:
             timeout = _HANDSHAKE if tls is not None else None
             listener = await loop.create_server(server, host, port, ssl=tls, ssl_handshake_timeout=timeout, backlog=512)
         except (OSError, OverflowError) as problem:
-            reason = getattr(problem, "strerror", None) or str(problem)
+            known = isinstance(problem, OSError) and not isinstance(problem, socket.gaierror) and problem.errno
+            reason = os.strerror(known) if known else str(problem)
             raise AddressInUseError(f"cannot listen on {host}:{port}: {reason}") from None
         self._listeners.append(listener)
         for bound in listener.sockets:
