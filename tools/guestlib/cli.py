@@ -90,7 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--refresh", action="store_true", help="build anew, to take in updated packages")
     build.set_defaults(run=_image_build)
     image_commands.add_parser("list", help="list images").set_defaults(run=_image_list)
-    image_commands.add_parser("prune", help="remove images that no guest uses").set_defaults(run=_image_prune)
+    prune = image_commands.add_parser("prune", help="remove images that no guest uses")
+    prune.add_argument("images", nargs="*", metavar="IMAGE", help="default: all")
+    prune.set_defaults(run=_image_prune)
 
     clean = commands.add_parser("cleanup", help="remove what crashed runs have left")
     scope = clean.add_mutually_exclusive_group(required=True)
@@ -158,11 +160,11 @@ def _image_list(_: argparse.Namespace) -> dict[str, Any]:
         return {"images": ImageStore(Podman(host, "image"), cache_directory()).listing()}
 
 
-def _image_prune(_: argparse.Namespace) -> dict[str, Any]:
+def _image_prune(options: argparse.Namespace) -> dict[str, Any]:
     if not can_have_guests():
         return {"removed": []}
     with in_use(_has_guests) as host:
-        return {"removed": ImageStore(Podman(host, "image"), cache_directory()).prune()}
+        return {"removed": ImageStore(Podman(host, "image"), cache_directory()).prune(options.images)}
 
 
 def _cleanup(options: argparse.Namespace) -> dict[str, Any]:

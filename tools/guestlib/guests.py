@@ -35,6 +35,16 @@ def free_address(subnet: str, taken: Collection[str]) -> str:
     raise ConflictError(f"no address is left in {subnet}", "destroy guests that are not needed")
 
 
+def mac_address(address: str) -> str:
+    """Return a guest's MAC address, made from its IPv4 address.
+
+    Podman would give a new one at every start, and the host and the other guests would go on sending
+    to the old one until their neighbour caches expire (half a minute).
+    """
+    octets = ipaddress.IPv4Address(address).packed
+    return ":".join(f"{octet:02x}" for octet in (0x02, 0x67, *octets))  # 02: locally administered, unicast
+
+
 def spec_label(spec: GuestSpec, image: Image) -> str:
     """Return what tells whether an existing guest is the one asked for."""
     return f"{spec.fingerprint()}-{image.digest}"
@@ -60,7 +70,7 @@ def create_words(
     words += ["--label", f"{LABEL}={instance}"]
     for key, value in labels.items():
         words += ["--label", f"{LABEL}.{key}={value}"]
-    words += ["--network", network_name(instance), "--ip", address]
+    words += ["--network", network_name(instance), "--ip", address, "--mac-address", mac_address(address)]
     for alias in dict.fromkeys((spec.hostname, spec.hostname.partition(".")[0])):
         words += ["--network-alias", alias]
     # on-failure: a reboot from inside brings the guest back, a power-off from inside does not
@@ -173,7 +183,8 @@ class Guests:
         def reboot(found: Container) -> bool:
             state = self.state(found)
             if state != "running":
-                raise ConflictError(f"guest {found.guest} is {state}, not running", "start or thaw it first")
+                step = "thaw" if state == "frozen" else "start"
+                raise ConflictError(f"guest {found.guest} is {state}, not running", f"{step} it first")
             self._podman.restart(found.name, STOP_GRACE_S)
             return True
 
@@ -196,8 +207,8 @@ class Guests:
             # A killed creator's podman goes on by itself, and may only now be making the container.
             kill(wait_gone(self._unattended(), wait_s))
             if names is None:
-                known = {found.guest for found in self._podman.containers(self.instance)}
-                names = known | {record.guest for record in self._records.all() if record.instance == self.instance}
+                records = [record.guest for record in self._records.all() if record.instance == self.instance]
+                names = {*records, *(found.guest for found in self._podman.containers(self.instance))}
             self._remove(names)
             return sorted(names)
 

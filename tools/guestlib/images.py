@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,11 +98,13 @@ class ImageStore:
             for tag in sorted({*stored, *archives})
         ]
 
-    def prune(self) -> list[str]:
-        """Remove every image and archive that no guest uses; return their names."""
+    def prune(self, references: Collection[str] = ()) -> list[str]:
+        """Remove images (none named: all) and their archives unless a guest uses them; return their names."""
         removed = []
         for entry in self.listing():
             reference = str(entry["image"])
+            if references and reference not in references:
+                continue
             if entry["in_podman"]:
                 try:
                     self._podman.remove_image(reference)

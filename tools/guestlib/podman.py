@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CommandError
-from .host import Host
+from .host import Host, parse_mounts
 from .run import MARK, run
 
 PREFIX = "gpuops"
+_INTERFACES = Path("/sys/class/net")
 LABEL = "gpuops.guest"
 """Label of every container (its value is the instance) and prefix of the other labels."""
 
@@ -30,6 +31,7 @@ class Container:
     status: str  # created, running, paused, exited, …
     pid: int
     labels: dict[str, str]
+    id: str = ""
 
 
 def container_name(instance: str, guest: str) -> str:
@@ -61,7 +63,16 @@ def parse_containers(listing: Sequence[Mapping[str, Any]]) -> list[Container]:
                 continue
             labels = entry.get("Labels") or {}
             own = {key.removeprefix(f"{LABEL}."): value for key, value in labels.items() if key.startswith(f"{LABEL}.")}
-            found.append(Container(name, *split, str(entry.get("State", "")).lower(), int(entry.get("Pid") or 0), own))
+            found.append(
+                Container(
+                    name,
+                    *split,
+                    status=str(entry.get("State", "")).lower(),
+                    pid=int(entry.get("Pid") or 0),
+                    labels=own,
+                    id=str(entry.get("Id") or ""),
+                )
+            )
     return sorted(found, key=lambda container: container.name)
 
 
@@ -105,8 +116,25 @@ class Podman:
         raise CommandError(f"podman gave network {name} no IPv4 subnet", "check default_subnet in containers.conf")
 
     def remove_network(self, instance: str) -> None:
-        """Remove an instance's network."""
-        self._run("network", "rm", "--force", network_name(instance))
+        """Remove an instance's network, with no container on it any more."""
+        name = network_name(instance)
+        bridge = str(json.loads(self._run("network", "inspect", name))[0].get("network_interface") or "")
+        if bridge and (_INTERFACES / bridge).exists():
+            self._take_down(name, bridge)
+        self._run("network", "rm", "--force", name)
+
+    def _take_down(self, name: str, bridge: str) -> None:
+        """Remove a bridge that outlived its last container: podman was killed while setting it up.
+
+        Podman takes a network down (bridge, packet filter's rules) with the last container that it has
+        put there, so one is put there and removed; ends of a dead container's cable would be in the way.
+        """
+        for port in sorted(entry.name for entry in (_INTERFACES / bridge / "brif").iterdir()):
+            run(["ip", "link", "delete", port])
+        for image in self.images()[:1]:
+            self._run("run", "--rm", "--systemd=false", "--network", name, image, "true")
+        if (_INTERFACES / bridge).exists():
+            run(["ip", "link", "delete", bridge])
 
     def create(self, words: Sequence[str]) -> None:
         """Create a container (not started)."""
@@ -149,7 +177,24 @@ class Podman:
 
     def remove(self, name: str) -> None:
         """Remove a container whatever it is doing; no error if it is gone."""
-        self._run("rm", "--force", "--volumes", "--time", "0", "--ignore", name)
+        words = ("rm", "--force", "--volumes", "--time", "0", "--ignore", name)
+        try:
+            self._run(*words)
+        except CommandError:
+            # Podman does not know of a mount if it was killed right after making it.
+            mounts = self._unmount(name)
+            if not mounts:
+                raise
+            self._run(*words)
+
+    def _unmount(self, name: str) -> list[str]:
+        """Unmount what is mounted in a container's directory of podman's store; return the mount points."""
+        ids = [found.id for found in self.containers() if found.name == name and found.id]
+        table = parse_mounts(run([*self._host.prefix(), "cat", "/proc/self/mountinfo"]))
+        points = [mount.point for mount in reversed(table) if any(f"/{id_}/" in mount.point for id_ in ids)]
+        for point in points:
+            run([*self._host.prefix(), "umount", point], name="umount")
+        return points
 
     def execute(self, name: str, *words: str, accept: Sequence[int] = (0,)) -> str | None:
         """Run a program in a container; None if that failed (guests that are booting refuse)."""
