@@ -184,13 +184,13 @@ def _scalars(config: VmConfig, given: t.Mapping[str, t.Any]) -> None:
 
 
 def _memory(config: VmConfig, given: t.Mapping[str, t.Any]) -> None:
+    if "memoryReservationLockedToMax" in given:
+        config.memory_reservation_mb = config.reserved_mb
+        config.memory_locked = given["memoryReservationLockedToMax"]
     if "memoryMB" in given:
         if given["memoryMB"] < 4 or given["memoryMB"] % 4:
             raise invalid_argument("configSpec.memoryMB")
         config.memory_mb = given["memoryMB"]
-    if "memoryReservationLockedToMax" in given:
-        config.memory_reservation_mb = config.reserved_mb
-        config.memory_locked = given["memoryReservationLockedToMax"]
     allocation = given.get("memoryAllocation")
     if allocation is not None and allocation.reservation is not None:
         if not 0 <= allocation.reservation <= config.memory_mb:
