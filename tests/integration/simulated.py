@@ -14,11 +14,12 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 TOP = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -107,8 +108,9 @@ class Vcenter:
             pass
 
     def start(self, module: str, *, check: bool = False, diff: bool = False, **params: Any) -> subprocess.Popen[str]:
-        """Start a module as a process of its own, as Ansible does, with the arguments already given."""
-        arguments = self.options() | params | {"_ansible_check_mode": check, "_ansible_diff": diff}
+        """Start a module as a process of its own, as Ansible does; None leaves out a connection option."""
+        arguments = {key: value for key, value in (self.options() | params).items() if value is not None}
+        arguments |= {"_ansible_check_mode": check, "_ansible_diff": diff}
         process = subprocess.Popen(
             [sys.executable, "-m", f"ansible_collections.gpuops.vsphere.plugins.modules.{module}"],
             stdin=subprocess.PIPE,
@@ -198,3 +200,46 @@ def fleet(hosts: int = 1, **more: Any) -> dict[str, Any]:
 
 
 StartVcenter = Callable[..., Vcenter]
+
+
+def launch(
+    place: Path,
+    model: Mapping[str, Any] | Path,
+    *,
+    faults: list[dict[str, Any]] | None = None,
+    time_scale: float = TIME_SCALE,
+    latency_ms: float = 0,
+    arguments: tuple[str, ...] = (),
+) -> Vcenter:
+    """Start a simulator with its files in `place`; a place used before keeps its state."""
+    place.mkdir(exist_ok=True)
+    password = place / "password"
+    password.touch(mode=0o600)
+    password.write_text(PASSWORD)
+    if isinstance(model, Path):
+        model_file = model
+    else:
+        model_file = place / "model.yml"
+        model_file.write_text(yaml.safe_dump(dict(model)))
+    ready = place / "ready.json"
+    ready.unlink(missing_ok=True)
+    command = [
+        str(BIN / "vsphere-simulator"), "serve", "--model", str(model_file), "--listen", "127.0.0.1:0",
+        "--username", USERNAME, "--password-file", str(password), "--time-scale", str(time_scale),
+        "--latency-ms", str(latency_ms), "--ready-file", str(ready), "--state", str(place / "state.json"),
+        *arguments,
+    ]  # fmt: skip
+    if faults is not None:
+        (place / "faults.yml").write_text(yaml.safe_dump(faults))
+        command += ["--faults", str(place / "faults.yml")]
+    with (place / "log").open("a") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, text=True)
+    try:
+        wait_for(lambda: ready.exists() or process.poll() is not None, "the simulator is ready")
+        if process.poll() is not None:
+            pytest.fail((place / "log").read_text())
+        return Vcenter(place, process, json.loads(ready.read_text()))
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise

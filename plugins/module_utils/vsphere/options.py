@@ -60,6 +60,9 @@ class ConnectionOptions:
     @classmethod
     def from_params(cls, params: t.Mapping[str, t.Any]) -> ConnectionOptions:
         """From `module.params`. Raises InputError."""
+        for name in ("hostname", "username", "password"):
+            if not params[name]:
+                raise InputError(f"{name}: is empty.")
         if not 1 <= params["port"] <= 65535:
             raise InputError(f"port: {params['port']} is not a TCP port (1 to 65535).")
         return cls(
