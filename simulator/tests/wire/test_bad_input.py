@@ -10,9 +10,9 @@ import ssl
 import typing as t
 
 import pytest
-from conftest import Served
-from helpers import machines
 from pyVmomi import vim, vmodl
+from served import Served
+from wire_helpers import machines
 
 ENVELOPE = (
     '<?xml version="1.0" encoding="UTF-8"?><soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/"'

@@ -5,9 +5,9 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-from conftest import Served
-from helpers import PC, as_dict, finished, machines, machines_view, object_spec, read, view_spec
 from pyVmomi import vim, vmodl
+from served import Served
+from wire_helpers import PC, as_dict, finished, machines, machines_view, object_spec, read, view_spec
 
 NAMES = ["vm-00001", "vm-00002", "vm-00003"]
 

@@ -9,9 +9,9 @@ import time
 import typing as t
 
 import pytest
-from conftest import PATIENCE, Served
-from helpers import finished, machines, until
 from pyVmomi import vim
+from served import PATIENCE, Served
+from wire_helpers import finished, machines, until
 
 
 def test_requests_and_logins_are_counted(start: t.Callable[..., Served]) -> None:

@@ -6,10 +6,10 @@ import ssl
 import typing as t
 
 import pytest
-from conftest import Served
-from helpers import as_dict, finished, machines, object_spec, read, until
 from pyVim.connect import SmartConnect, SmartStubAdapter
 from pyVmomi import SoapStubAdapter, vim, vmodl
+from served import Served
+from wire_helpers import as_dict, finished, machines, object_spec, read, until
 
 
 def anonymous(server: Served) -> t.Any:

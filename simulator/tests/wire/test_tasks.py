@@ -7,10 +7,10 @@ import time
 import typing as t
 
 import pytest
-from conftest import Served
-from helpers import CLONE, finished, machines, until
 from pyVim.task import WaitForTask
 from pyVmomi import vim, vmodl
+from served import Served
+from wire_helpers import CLONE, finished, machines, until
 
 RULES = """
 - {method: PowerOnVM_Task, object: vm-00001, nth: 2, fault: {type: vim.fault.InvalidState, message: not today}}

@@ -8,10 +8,10 @@ import time
 import typing as t
 
 import pytest
-from conftest import Served
-from helpers import CLONE, PC, finished, machines, machines_view, object_spec, until, view_spec
 from pyVim.task import WaitForTask
 from pyVmomi import vim, vmodl
+from served import Served
+from wire_helpers import CLONE, PC, finished, machines, machines_view, object_spec, until, view_spec
 
 
 def wait(collector: t.Any, version: str, seconds: float = 10, limit: int | None = None) -> t.Any:
