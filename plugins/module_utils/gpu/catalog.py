@@ -63,6 +63,7 @@ _BOARDS = (
     GpuModel("V100-32", "v100d", "10de:1db6", 32, 32),
     GpuModel("V100-SXM2-16", "v100x", "10de:1db1", 16, 16),
     GpuModel("V100-SXM2-32", "v100dx", "10de:1db5", 32, 32),
+    GpuModel("RTX6000", "rtx6000", "10de:1e30", 24, 0.25),
     GpuModel("T4", "t4", "10de:1eb8", 16, 0.25),
     GpuModel("A10", "a10", "10de:2236", 24, 32),
     GpuModel("A30", "a30", "10de:20b7", 24, 32),
