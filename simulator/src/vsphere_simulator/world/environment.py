@@ -6,15 +6,13 @@ import typing as t
 
 from vsphere_simulator.kernel.objects import ManagedObject, method
 from vsphere_simulator.vmomi import make, vim
-from vsphere_simulator.world import graphics, vm_facts
+from vsphere_simulator.world import graphics
+from vsphere_simulator.world.config_option import DEFAULT_HARDWARE_VERSION, HARDWARE_VERSIONS, config_option
 from vsphere_simulator.world.entity import invalid_argument
 
 if t.TYPE_CHECKING:
     from vsphere_simulator.world.compute import Cluster
     from vsphere_simulator.world.host import HostSystem
-
-HARDWARE_VERSIONS = (13, 14, 15, 17, 18, 19, 20, 21)
-DEFAULT_HARDWARE_VERSION = 20
 
 
 class EnvironmentBrowser(ManagedObject):
@@ -97,41 +95,12 @@ class EnvironmentBrowser(ManagedObject):
     def query_option(self, key: str | None = None, host: HostSystem | None = None) -> t.Any:
         """What a virtual hardware version offers."""
         self._hosts(host)
-        return _option(key)
+        return config_option(key)
 
     @method("QueryConfigOptionEx")
     def query_option_ex(self, spec: t.Any = None) -> t.Any:
         """What a virtual hardware version offers, for some guests."""
-        return _option(spec.key if spec is not None else None, list(spec.guestId) if spec is not None else [])
-
-
-def _option(key: str | None, guests: list[str] | None = None) -> t.Any:
-    names = {f"vmx-{version:02d}": version for version in HARDWARE_VERSIONS}
-    wanted = key or f"vmx-{DEFAULT_HARDWARE_VERSION}"
-    if wanted not in names:
-        raise invalid_argument("key")
-    return make(
-        vim.vm.ConfigOption,
-        version=wanted,
-        description=f"Virtual hardware version {names[wanted]}",
-        guestOSDescriptor=[
-            make(
-                vim.vm.GuestOsDescriptor,
-                id=guest,
-                fullName=full_name,
-                family="windowsGuest" if guest.startswith("windows") else "linuxGuest",
-                supportedFirmware=["bios", "efi"],
-                recommendedFirmware="efi",
-                recommendedDiskController="ParaVirtualSCSIController",
-                recommendedEthernetCard="VirtualVmxnet3",
-            )
-            for guest, full_name in vm_facts.GUEST_NAMES.items()
-            if not guests or guest in guests
-        ],
-        guestOSDefaultIndex=0,
-        capabilities=vm_facts.capability(),
-        supportedMonitorType=["release"],
-    )
+        return config_option(None) if spec is None else config_option(spec.key, tuple(spec.guestId))
 
 
 def _datastore(store: t.Any) -> t.Any:

@@ -6,6 +6,7 @@ import functools
 import typing as t
 
 from vsphere_simulator.vmomi import make, vim, vmodl
+from vsphere_simulator.world.config_option import filled
 
 if t.TYPE_CHECKING:
     from vsphere_simulator.world.host import HostSystem, Make
@@ -27,7 +28,7 @@ _TRUE = (
 @functools.cache
 def capability(rebind_without_reboot: bool) -> t.Any:
     """HostCapability of an ESXi 8 host; shared, nobody may change it."""
-    built = make(
+    return filled(
         vim.host.Capability,
         maxSupportedVMs=1024,
         maxRunningVMs=1024,
@@ -35,10 +36,6 @@ def capability(rebind_without_reboot: bool) -> t.Any:
         deviceRebindWithoutRebootSupported=rebind_without_reboot,
         **dict.fromkeys(_TRUE, True),
     )
-    for info in vim.host.Capability._GetPropertyList():
-        if info.type is bool and not info.flags & 4 and getattr(built, info.name) is None:
-            built.__dict__[info.name] = False
-    return built
 
 
 @functools.cache
