@@ -201,7 +201,7 @@ class _RequestReader:
             self.parser.Parse(body, True)
         except xml.parsers.expat.ExpatError as problem:
             raise BadRequestError(f"XML document is not well-formed: {problem}", client=True) from None
-        except (TypeError, AttributeError, ValueError, KeyError, IndexError, OverflowError) as problem:
+        except (TypeError, AttributeError, ValueError, LookupError, OverflowError) as problem:
             line = self.parser.CurrentLineNumber
             raise BadRequestError(
                 f"{type(problem).__name__}: {problem} while parsing call information for method"

@@ -67,6 +67,7 @@ def _still_serving(server: Served) -> t.Iterator[None]:
         ("<a/>", "Client"),
         (CURRENT_TIME[:-20], "Client"),
         (b"\x00\xff\xfe" * 50, "Client"),
+        (CURRENT_TIME.replace("UTF-8", "XTF-8"), "Server"),
         (ENVELOPE.format(""), "Client"),
         ('<!DOCTYPE a [<!ENTITY b "c">]>' + CURRENT_TIME.partition("?>")[2], "Client"),
         (ENVELOPE.format("<x>" * 5000 + "</x>" * 5000), "Server"),
