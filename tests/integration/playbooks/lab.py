@@ -1,0 +1,186 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The lab of one test: a simulator, a private directory as `inventories/lab` expects it, and playbooks on them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import signal
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pyVim.connect import Disconnect, SmartConnect
+from pyVmomi import vim
+from simulated import BIN, PASSWORD, TOP, USERNAME, Vcenter, environment, wait_for
+
+_QUIET_S = 0.5
+INVENTORY = TOP / "inventories" / "lab"
+
+Model = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What one ansible-playbook did."""
+
+    returncode: int
+    output: str
+
+    @property
+    def recap(self) -> dict[str, dict[str, int]]:
+        """The counts of PLAY RECAP by host."""
+        tail = self.output.rpartition("PLAY RECAP")[2]
+        lines = re.findall(r"^(\S+)\s*: (ok=.*)$", tail, flags=re.MULTILINE)
+        return {host: {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", counts)} for host, counts in lines}
+
+    def count(self, key: str) -> dict[str, int]:
+        """One count of the recap, for the hosts that have any."""
+        return {host: counts[key] for host, counts in self.recap.items() if counts[key]}
+
+
+class Lab:
+    """A simulator and what Ansible does to it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.password = PASSWORD
+        directory.mkdir(mode=0o700)
+        self._state_file = directory / "state.json"
+        self._vcenter: Vcenter | None = None
+
+    @property
+    def vcenter(self) -> Vcenter:
+        """The running simulator."""
+        assert self._vcenter is not None, "the lab has not been started"
+        return self._vcenter
+
+    def start(
+        self, *, time_scale: int = 120, change: Callable[[Model], None] | None = None, faults: Sequence[Model] = ()
+    ) -> None:
+        """Serve the lab's model, with a change to it and with faults."""
+        model = yaml.safe_load((INVENTORY / "model.yml").read_text())
+        if change:
+            change(model)
+        files = {name: self.directory / name for name in ("model.yml", "faults.yml", "password", "ready.json", "log")}
+        files["model.yml"].write_text(yaml.safe_dump(model))
+        files["faults.yml"].write_text(yaml.safe_dump(list(faults)))
+        files["password"].touch(mode=0o600)
+        files["password"].write_text(self.password + "\n")
+        command = [
+            str(BIN / "vsphere-simulator"), "serve", "--listen", "127.0.0.1:0", "--time-scale", str(time_scale),
+            "--model", str(files["model.yml"]), "--faults", str(files["faults.yml"]),
+            "--username", USERNAME, "--password-file", str(files["password"]),
+            "--state", str(self._state_file), "--ready-file", str(files["ready.json"]),
+        ]  # fmt: skip
+        with files["log"].open("a") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, text=True)
+        try:
+            wait_for(lambda: files["ready.json"].exists() or process.poll() is not None, "the simulator is ready")
+            assert process.poll() is None, files["log"].read_text()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        self._vcenter = Vcenter(self.directory, process, json.loads(files["ready.json"].read_text()))
+
+    def stop(self) -> None:
+        """End the simulator."""
+        if self._vcenter is not None:
+            self._vcenter.stop()
+
+    def state(self) -> bytes:
+        """The simulator's world, byte by byte, when its file has been quiet for longer than writing is put off."""
+        wait_for(lambda: time.time() - self._state_file.stat().st_mtime > _QUIET_S, "the state file is quiet")
+        return self._state_file.read_bytes()
+
+    def hosts(self) -> dict[str, dict[str, Any]]:
+        """Connection, maintenance mode, active passthrough, boot time and intents of every host."""
+        with self._all(vim.HostSystem) as hosts:
+            return {
+                host.name: {
+                    "connection": host.runtime.connectionState,
+                    "in_maintenance": host.runtime.inMaintenanceMode,
+                    "active": sorted(
+                        info.id for info in (host.config.pciPassthruInfo if host.config else ()) if info.passthruActive
+                    ),
+                    "booted": host.runtime.bootTime,
+                    "intent": [value.value for value in host.customValue if value.value],
+                }
+                for host in hosts
+            }
+
+    def vms(self) -> dict[str, dict[str, Any]]:
+        """Power, host and number of passthrough devices of every virtual machine that is no template."""
+        with self._all(vim.VirtualMachine) as vms:
+            return {
+                vm.name: {
+                    "power": vm.runtime.powerState,
+                    "host": vm.runtime.host.name,
+                    "gpus": sum(isinstance(d, vim.vm.device.VirtualPCIPassthrough) for d in vm.config.hardware.device),
+                }
+                for vm in vms
+                if not vm.config.template
+            }
+
+    @contextlib.contextmanager
+    def _all(self, kind: type) -> Iterator[list[Any]]:
+        """All objects of a kind, read by pyVmomi alone in a session of their own."""
+        context = ssl.create_default_context(cafile=self.vcenter.certificate)
+        session = SmartConnect(
+            host="127.0.0.1", port=self.vcenter.port, user=USERNAME, pwd=self.password, sslContext=context
+        )
+        try:
+            content = session.RetrieveContent()
+            yield list(content.viewManager.CreateContainerView(content.rootFolder, [kind], True).view)
+        finally:
+            Disconnect(session)
+
+    def playbook(self, name: str, *arguments: str) -> Run:
+        """Run a playbook of the collection to its end."""
+        process = self.start_playbook(name, *arguments)
+        output, _ = process.communicate()
+        return Run(process.returncode, output)
+
+    def start_playbook(self, name: str, *arguments: str) -> subprocess.Popen[str]:
+        """Start a playbook in a process group of its own."""
+        return self._ansible("ansible-playbook", f"playbooks/{name}.yml", "-i", str(INVENTORY), *arguments)
+
+    def run(self, program: str, *arguments: str) -> str:
+        """Run another of Ansible's programs and return what it prints; it must succeed."""
+        process = self._ansible(program, *arguments)
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+        return output
+
+    def _ansible(self, program: str, *arguments: str) -> subprocess.Popen[str]:
+        temporary = str(self.directory / "tmp")
+        return subprocess.Popen(
+            [str(BIN / program), *arguments],
+            cwd=TOP,
+            env=environment(
+                PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}",
+                GPUOPS_LAB_DIR=str(self.directory),
+                ANSIBLE_LOCAL_TEMP=temporary,
+                ANSIBLE_REMOTE_TEMP=temporary,
+            ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+
+def kill_hard(process: subprocess.Popen[str]) -> None:
+    """What `kill -9` of a run and all its workers does."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()

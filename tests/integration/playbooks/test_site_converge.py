@@ -1,0 +1,149 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""site.yml on the lab: the plan from nothing, the work, and nothing more to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import stat
+import time
+import typing as t
+
+import pytest
+from lab import Lab, Run
+
+HOSTS = ["esx-gpu-01.lab", "esx-gpu-02.lab", "esx-gpu-03.lab"]
+GPUS = {"gpu-server-01": 2, "gpu-server-02": 2, "gpu-server-03": 4}
+
+
+@dataclasses.dataclass(frozen=True)
+class Story:
+    """Three runs of site.yml in the same lab, and what the simulator had after each."""
+
+    lab: Lab
+    before: bytes
+    plan: Run
+    after_plan: bytes
+    first: Run
+    first_seconds: float
+    after_first: bytes
+    second: Run
+    after_second: bytes
+    logins: list[int]
+
+
+@pytest.fixture(scope="module")
+def story(module_lab: Lab) -> Story:
+    lab = module_lab
+    # the demo's own pace
+    lab.start(time_scale=60)
+    logins = []
+    before = lab.state()
+    # looking at the simulator's world logs in too, so logins are counted around the runs only
+    lab.vcenter.reset_counts()
+    plan = lab.playbook("site", "--check", "--diff")
+    logins.append(lab.vcenter.counts()["logins"])
+    after_plan = lab.state()
+    started = time.monotonic()
+    first = lab.playbook("site")
+    seconds = time.monotonic() - started
+    logins.append(lab.vcenter.counts()["logins"])
+    after_first = lab.state()
+    second = lab.playbook("site", "-vvvv")
+    logins.append(lab.vcenter.counts()["logins"])
+    return Story(lab, before, plan, after_plan, first, seconds, after_first, second, lab.state(), logins)
+
+
+def section(run: Run, title: str) -> list[str]:
+    """The lines of one part of the summary."""
+    match = re.search(rf"^{title}[^\n]*\n((?:  .*\n)*)", run.output, flags=re.MULTILINE)
+    assert match, f"no part {title!r} in the summary:\n{run.output[-4000:]}"
+    return [line.strip() for line in match.group(1).splitlines()]
+
+
+def test_the_plan_from_an_empty_cluster_is_whole(story: Story) -> None:
+    assert story.plan.returncode == 0, story.plan.output
+    planned = section(story.plan, "Would be changed")
+    for host in HOSTS:
+        assert any(line.startswith(f"{host}: enable 0000:3b:00.0 passthrough") for line in planned)
+        assert any(line.startswith(f"{host}: reboot host") for line in planned)
+    for vm, count in GPUS.items():
+        assert any(
+            line.startswith(f"{vm}: create virtual machine (clone of gpu-server-template on ") for line in planned
+        )
+        assert sum(line.startswith(f"{vm}: attach GPU ") for line in planned) == count
+        assert any(line.startswith(f"{vm}: power on") for line in planned)
+    assert "+0000:3b:00.0 passthrough: true" in story.plan.output
+
+
+def test_the_plan_changes_nothing(story: Story) -> None:
+    assert story.after_plan == story.before
+
+
+def test_the_plan_is_what_is_done(story: Story) -> None:
+    assert section(story.plan, "Would be changed") == section(story.first, "Changed in this run")
+
+
+def test_one_run_converges_hosts_and_machines(story: Story) -> None:
+    assert story.first.returncode == 0, story.first.output
+    assert set(story.first.count("changed")) == set(HOSTS)
+    hosts = story.lab.hosts()
+    assert {name: len(hosts[name]["active"]) for name in HOSTS} == dict(zip(HOSTS, GPUS.values(), strict=True))
+    assert not any(host["in_maintenance"] or host["intent"] for host in hosts.values())
+    assert story.lab.vms() == {
+        vm: {"power": "poweredOn", "host": host, "gpus": count}
+        for host, (vm, count) in zip(HOSTS, GPUS.items(), strict=True)
+    }
+
+
+def test_hosts_without_gpus_are_not_touched(story: Story) -> None:
+    booted = {name: host["booted"] for name, host in story.lab.hosts().items()}
+    assert booted["esx-gen-01.lab"] == booted["esx-gen-02.lab"]
+    assert all(booted[name] > booted["esx-gen-01.lab"] for name in HOSTS)
+
+
+def test_the_second_run_has_nothing_to_do_and_says_so(story: Story) -> None:
+    assert story.second.returncode == 0, story.second.output
+    assert story.second.count("changed") == {}
+    assert story.after_second == story.after_first
+    assert section(story.second, "Changed in this run") == ["nothing, everything is as wanted"]
+
+
+def test_the_summary_says_who_holds_which_gpu(story: Story) -> None:
+    gpus = section(story.second, "GPUs")
+    assert re.search(r"0000:3b:00.0\s+V100-32\s+passthrough active\s+gpu-server-01", "\n".join(gpus))
+    assert section(story.second, "GPU servers")[2].startswith("gpu-server-03 on esx-gpu-03.lab, powered on: 4 x T4")
+
+
+def test_the_report_is_private_json(story: Story) -> None:
+    file = story.lab.directory / "report.json"
+    report: dict[str, t.Any] = json.loads(file.read_text(encoding="utf-8"))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert {vm: sum(entry["models"].values()) for vm, entry in report["virtual_machines"].items()} == GPUS
+    assert [entry["open_points"] for entry in report["hosts"].values()] == [[], [], []]
+
+
+def test_all_runs_share_one_login(story: Story) -> None:
+    assert story.logins[0] == 1
+    assert story.logins[1] == story.logins[0], "the second process logged in again"
+
+
+def test_the_play_is_quick(story: Story) -> None:
+    assert story.first_seconds < 60
+
+
+def test_the_password_is_nowhere(story: Story) -> None:
+    secret = story.lab.password
+    for run in (story.plan, story.first, story.second):
+        assert secret not in run.output
+    files = [path for path in story.lab.directory.rglob("*") if path.is_file() and path.name != "password"]
+    sessions = [path for path in files if path.parent.name == "sessions"]
+    assert sessions
+    for path in files:
+        assert secret not in path.name
+        assert secret.encode() not in path.read_bytes(), f"{path} holds the password"
+    for path in sessions:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert "administrator" not in path.name
