@@ -300,14 +300,15 @@ def apply(client: Client, facts: Facts, planned: Planned, params: Params) -> t.M
     ]
     if not refused:
         return done
-    # A run that was killed may have left its reconfigure going on: wait for it, then do what is still left to do.
+    # A run that was killed may have left its reconfigure going on: what it did need not be done again, and what
+    # is still left to do is planned anew. Anybody else's change is only reported.
     busy = wait_for_tasks(client, {name: facts.wanted[name].moid for name in refused}, bounds)
-    if busy:
-        now = read(client, params)
-        later = gpu_plans(now, params)
-        edits = {name: edit for name in busy if (edit := later[name].edit) is not None}
-        done |= {name: Applied(changed=True, problems=later[name].plan.problems) for name in busy}
-        done |= applied(reconfigure(client, now.wanted, now.hosts, edits, bounds))
+    now = read(client, params)
+    later = gpu_plans(now, params)
+    fits = [name for name in refused if not later[name].plan.changes and not later[name].plan.failed]
+    done |= {name: Applied(changed=True) for name in fits}
+    edits = {name: edit for name in busy if (edit := later[name].edit) is not None}
+    done |= applied(reconfigure(client, now.wanted, now.hosts, edits, bounds))
     return done
 
 
