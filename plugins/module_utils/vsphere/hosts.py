@@ -55,7 +55,9 @@ def update_passthrough(
     path = "configManager.pciPassthruSystem"
     refs = [client.ref(vim.HostSystem, moids[name]) for name in updates]
     rows = retrieve(client, lambda: [start(ref) for ref in refs], [paths(vim.HostSystem, path)])
-    systems = {row.moid: row.props.get(path) for row in rows}
+    systems = {row.moid: row.props[path] for row in rows if path in row.props}
+    # A privilege that is missing is reported on this part of the host; to people it is the host.
+    client.names.update({str(moid(system)): client.names.get(host, host) for host, system in systems.items()})
 
     def call(system: t.Any, wanted: t.Sequence[DeviceUpdate]) -> t.Callable[[], None]:
         config = [

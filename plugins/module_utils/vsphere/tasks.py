@@ -68,9 +68,11 @@ def run_calls(
     if client.interrupted or not calls:
         return {name: TaskOutcome(error=_interrupted(name, doing)) for name in calls}
     outcomes: dict[str, TaskOutcome] = {}
+    futures: dict[concurrent.futures.Future[TaskOutcome], str] = {}
     with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, min(max_parallel, len(calls)))) as pool:
-        futures = {pool.submit(_call, client, name, call, doing): name for name, call in calls.items()}
         try:
+            for name, call in calls.items():
+                futures[pool.submit(_call, client, name, call, doing)] = name
             for future in concurrent.futures.as_completed(futures):
                 outcomes[futures[future]] = future.result()
         except KeyboardInterrupt:
@@ -79,7 +81,7 @@ def run_calls(
     for future, name in futures.items():
         if name not in outcomes:
             outcomes[name] = TaskOutcome(error=_interrupted(name, doing)) if future.cancelled() else future.result()
-    return {name: outcomes[name] for name in calls}
+    return {name: outcomes.get(name) or TaskOutcome(error=_interrupted(name, doing)) for name in calls}
 
 
 def run_tasks(

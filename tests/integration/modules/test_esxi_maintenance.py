@@ -1,0 +1,162 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from simulated import StartVcenter, Vcenter, fleet, killed_at_the_end, wait_for
+
+ONE, TWO = "esx-001.lab", "esx-002.lab"
+
+
+def entry(result: dict[str, Any], name: str = ONE) -> dict[str, Any]:
+    found: dict[str, Any] = result["objects"][name]
+    return found
+
+
+def test_missing_arguments_check_run_repeat_revert(start_vcenter: StartVcenter) -> None:
+    vcenter = start_vcenter(fleet(2))
+    assert "missing required arguments: hosts" in vcenter.run("esxi_maintenance").result["msg"]
+    vcenter.ok("esxi_gpu_info")
+    before = vcenter.settled_state()
+
+    vcenter = start_vcenter(fleet(2), directory=vcenter.directory)
+    planned = vcenter.ok("esxi_maintenance", hosts=[ONE, TWO], check=True, diff=True)
+    assert vcenter.settled_state() == before
+
+    vcenter = start_vcenter(fleet(2), directory=vcenter.directory)
+    done = vcenter.ok("esxi_maintenance", hosts=[ONE, TWO], diff=True, run_id="run-7")
+    assert (done["objects"], done["diff"]) == (planned["objects"], planned["diff"])
+    assert entry(done)["maintenance_owner"] == "gpuops"
+    host = vcenter.host(ONE)
+    assert host["in_maintenance"] is True
+    assert (host["intent"]["run"], host["intent"]["action"]) == ("run-7", "maintenance")
+
+    again = vcenter.ok("esxi_maintenance", hosts=[ONE, TWO])
+    assert again["changed"] is False
+    assert entry(again)["in_maintenance"] is True
+
+    checked = vcenter.ok("esxi_maintenance", hosts=[ONE, TWO], state="left", check=True)
+    left = vcenter.ok("esxi_maintenance", hosts=[ONE, TWO], state="left")
+    assert left["objects"] == checked["objects"]
+    assert left["changed"] is True
+    host = vcenter.host(ONE)
+    assert (host["in_maintenance"], host["intent"]) == (False, None)
+    assert vcenter.ok("esxi_maintenance", hosts=[ONE, TWO], state="left")["changed"] is False
+
+
+def test_hosts_enter_at_the_same_time_with_a_constant_number_of_reads(start_vcenter: StartVcenter) -> None:
+    reads = []
+    for count in (1, 10):
+        vcenter = start_vcenter(fleet(count))
+        names = [f"esx-{number:03}.lab" for number in range(1, count + 1)]
+        requests = vcenter.ok("esxi_maintenance", hosts=names)["requests"]
+        assert requests.pop("EnterMaintenanceMode_Task") == count
+        assert requests.pop("SetField") == count
+        assert requests.pop("WaitForUpdatesEx") <= 3 * count + 3
+        reads.append(requests)
+        vcenter.stop()
+    assert reads[0] == reads[1]
+    assert reads[0]["CreateFilter"] == 1
+
+
+def test_what_others_began_is_left_alone(start_vcenter: StartVcenter) -> None:
+    model = fleet(1)
+    model["clusters"][0]["hosts"].append({"name": TWO, "in_maintenance": True})
+    vcenter = start_vcenter(model)
+    for state in ("entered", "left"):
+        result = vcenter.ok("esxi_maintenance", hosts=[TWO], state=state)
+        assert result["changed"] is False
+        assert entry(result, TWO)["left_alone"] is True
+        assert entry(result, TWO)["maintenance_owner"] == "other"
+        assert "somebody works on it" in entry(result, TWO)["warnings"][0]
+    host = vcenter.host(TWO)
+    assert (host["in_maintenance"], host["intent"]) == (True, None)
+
+
+def test_virtual_machines_in_the_way_are_named_and_nothing_is_begun(start_vcenter: StartVcenter) -> None:
+    model = fleet(2)
+    model["clusters"][0]["vcls_agents"] = 2
+    model["vms"] = [
+        {"name": "web-1", "host": ONE, "power": "on"},
+        {"name": "web-2", "host": ONE, "power": "on"},
+        {"name": "idle", "host": ONE},
+    ]
+    vcenter = start_vcenter(model)
+    result = vcenter.fails("esxi_maintenance", hosts=[ONE, TWO])
+    assert result["failure"]["code"] == "vms_in_the_way"
+    assert "web-1, web-2" in result["msg"]
+    assert "idle" not in result["msg"]
+    assert "vCLS" not in result["msg"]
+    assert entry(result, TWO)["changed"] is True
+    host = vcenter.host(ONE)
+    assert (host["in_maintenance"], host["intent"]) == (False, None)
+    assert vcenter.counts()["requests"]["EnterMaintenanceMode_Task"] == 1
+
+
+def test_hosts_that_are_not_there_or_do_not_answer(start_vcenter: StartVcenter) -> None:
+    model = fleet(1)
+    model["clusters"][0]["hosts"].append({"name": TWO, "connection_state": "disconnected"})
+    vcenter = start_vcenter(model)
+    result = vcenter.fails("esxi_maintenance", hosts=[TWO, "esx-003.lab", ONE])
+    assert entry(result, TWO)["failure"]["code"] == "host_not_connected"
+    assert entry(result, "esx-003.lab")["failure"]["code"] == "host_not_found"
+    assert entry(result)["changed"] is True
+
+
+def test_a_task_that_fails_leaves_nothing_of_ours_behind(start_vcenter: StartVcenter) -> None:
+    fault = {"type": "vmodl.fault.SystemError", "message": "No.", "fields": {"reason": "test"}}
+    rule = {"method": "EnterMaintenanceMode_Task", "nth": 1, "fail_task_at": 60, "fault": fault}
+    vcenter = start_vcenter(fleet(1), faults=[rule])
+    result = vcenter.fails("esxi_maintenance", hosts=[ONE])
+    assert result["failure"] == {"code": "operation_failed", "object": ONE, "fault": "SystemError"}
+    assert result["changed"] is False
+    assert vcenter.host(ONE)["intent"] is None
+    assert vcenter.ok("esxi_maintenance", hosts=[ONE])["changed"] is True
+
+
+def test_a_task_that_takes_too_long_is_reported_and_found_again(start_vcenter: StartVcenter) -> None:
+    vcenter = start_vcenter(fleet(1), time_scale=10)
+    result = vcenter.fails("esxi_maintenance", hosts=[ONE], timeout=1)
+    assert result["failure"]["code"] == "timeout"
+    assert vcenter.ok("esxi_maintenance", hosts=[ONE])["changed"] is True
+    assert vcenter.host(ONE)["in_maintenance"] is True
+
+
+def intent(vcenter: Vcenter) -> Any:
+    return vcenter.host(ONE)["intent"]
+
+
+@pytest.mark.parametrize("state", ["entered", "left"])
+def test_a_run_killed_half_way_is_carried_on(start_vcenter: StartVcenter, state: str) -> None:
+    vcenter = start_vcenter(fleet(1), time_scale=10)
+    method = "EnterMaintenanceMode_Task"
+    if state == "left":
+        vcenter.ok("esxi_maintenance", hosts=[ONE])
+        method = "ExitMaintenanceMode_Task"
+    with killed_at_the_end(vcenter.start("esxi_maintenance", hosts=[ONE], state=state)):
+        wait_for(lambda: vcenter.counts()["requests"].get(method), f"{method} is called")
+    assert intent(vcenter) is not None
+    result = vcenter.ok("esxi_maintenance", hosts=[ONE], state=state)
+    assert result["changed"] is True
+    host = vcenter.host(ONE)
+    assert host["in_maintenance"] is (state == "entered")
+    assert (host["intent"] is None) is (state == "left")
+    assert vcenter.ok("esxi_maintenance", hosts=[ONE], state=state)["changed"] is False
+
+
+def test_a_run_told_to_stop_says_what_it_leaves(start_vcenter: StartVcenter) -> None:
+    vcenter = start_vcenter(fleet(1), time_scale=10)
+    process = vcenter.start("esxi_maintenance", hosts=[ONE])
+    with killed_at_the_end(process):
+        wait_for(lambda: vcenter.counts()["requests"].get("WaitForUpdatesEx"), "the module waits")
+        process.terminate()
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1, stderr
+    result = json.loads(stdout)
+    assert result["failure"]["code"] == "interrupted"
+    assert "Traceback" not in stdout + stderr
+    assert intent(vcenter) is not None
+    assert vcenter.ok("esxi_maintenance", hosts=[ONE])["changed"] is True

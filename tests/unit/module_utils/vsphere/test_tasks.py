@@ -1,0 +1,109 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import types
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import ConnectionLostError
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import run_calls
+
+
+@pytest.fixture
+def client() -> Any:
+    return types.SimpleNamespace(interrupted=False, names={})
+
+
+@pytest.mark.parametrize("bound", [1, 3])
+def test_calls_are_made_at_once_but_no_more_than_allowed(client: Any, bound: int) -> None:
+    full = threading.Barrier(bound)
+    lock = threading.Lock()
+    running = peak = 0
+
+    def call() -> None:
+        nonlocal running, peak
+        with lock:
+            running += 1
+            peak = max(peak, running)
+        full.wait(10)
+        with lock:
+            running -= 1
+
+    outcomes = run_calls(client, {f"host-{number}": call for number in range(2 * bound)}, max_parallel=bound)
+    assert all(outcome.ok for outcome in outcomes.values())
+    assert peak == bound
+
+
+def test_one_failure_is_that_object_s_alone(client: Any) -> None:
+    def fails(error: BaseException) -> Callable[[], None]:
+        def call() -> None:
+            raise error
+
+        return call
+
+    outcomes = run_calls(
+        client,
+        {
+            "good": lambda: 42,
+            "fault": fails(vim.fault.InvalidState(msg="No.")),
+            "lost": fails(ConnectionLostError("gone", object="endpoint")),
+        },
+        max_parallel=2,
+        doing="try",
+    )
+    assert list(outcomes) == ["good", "fault", "lost"]
+    assert outcomes["good"].result == 42
+    assert [outcome.error.code if outcome.error else None for outcome in outcomes.values()] == [
+        None,
+        "invalid_state",
+        "connection_lost",
+    ]
+    assert outcomes["fault"].error is not None
+    assert outcomes["fault"].error.msg == "fault: could not try: No (InvalidState)."
+
+
+@pytest.mark.parametrize("submitted", [True, False])
+def test_an_interruption_ends_what_has_not_begun_and_reports_what_has(client: Any, submitted: bool) -> None:
+    # One at a time: the call under way ends, those behind it are never made. The signal comes while calls are
+    # still being handed out, or when all are and their ends are waited for.
+    made: list[str] = []
+    handed_out, never = threading.Event(), threading.Event()
+
+    def first() -> str:
+        if submitted:
+            handed_out.wait(10)
+            os.kill(os.getpid(), signal.SIGINT)
+        never.wait(0.5)
+        return "done"
+
+    class Calls(dict[str, Callable[[], Any]]):
+        def items(self) -> Any:
+            for number, item in enumerate(super().items()):
+                if number == 3 and not submitted:
+                    os.kill(os.getpid(), signal.SIGINT)
+                yield item
+            handed_out.set()
+
+    later = {f"later-{number}": lambda: made.append("made") for number in range(5)}
+    outcomes = run_calls(client, Calls({"first": first} | later), max_parallel=1, doing="try")
+    assert client.interrupted is True
+    assert outcomes["first"].result == "done"
+    assert made == []
+    assert list(outcomes) == ["first", *later]
+    assert {name for name, outcome in outcomes.items() if outcome.error and outcome.error.code == "interrupted"} == set(
+        later
+    )
+    after = run_calls(client, {"next": lambda: made.append("made")}, max_parallel=1)
+    assert after["next"].error is not None
+    assert after["next"].error.code == "interrupted"
+    assert made == []
+
+
+def test_nothing_to_do(client: Any) -> None:
+    assert run_calls(client, {}, max_parallel=4) == {}
