@@ -114,7 +114,7 @@ def _present(want: CloneWant, site: Site, problems: list[Problem]) -> GroupPlan:
     host, host_problems = _host(want, site)
     problems += [*template_problems, *host_problems]
     here = site.places.hosts.get(host.name) if host is not None else None
-    where = _where(want, site.places, here, problems) if here is not None else None
+    where = _where(want, template, site.places, here, problems) if here is not None else None
     if problems or template is None or host is None or where is None:
         return GroupPlan(ObjectPlan(want.name, problems=tuple(problems)))
     datastore, folder, pool = where
@@ -206,7 +206,7 @@ def _host(want: CloneWant, site: Site) -> tuple[HostFacts | None, list[Problem]]
 
 
 def _where(
-    want: CloneWant, places: Places, here: HostPlaces, problems: list[Problem]
+    want: CloneWant, template: VmFacts | None, places: Places, here: HostPlaces, problems: list[Problem]
 ) -> tuple[Place, Place, Place] | None:
     """Datastore, folder and resource pool; what is wrong is added to `problems`."""
     found: list[Place] = []
@@ -215,6 +215,8 @@ def _where(
         "folder": lambda: find("folder", want.folder or "", here.folders),
         "resource_pool": lambda: find("resource pool", want.resource_pool or "", here.pools),
     }
+    if template is None and not want.datastore:
+        del searches["datastore"]  # it would be the template's
     for option, search in searches.items():
         try:
             found.append(search())

@@ -4,9 +4,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import ssl
+from collections.abc import Iterator
 from typing import Any
 
-from simulated import Vcenter, fleet
+from pyVim.connect import Disconnect, SmartConnect
+from simulated import PASSWORD, USERNAME, Vcenter, fleet
 
 V100 = "10de:1db6"
 TEMPLATE = "golden"
@@ -45,3 +49,14 @@ def facts(vcenter: Vcenter, name: str) -> dict[str, Any]:
     read = vcenter.ok("vm_gpu", check=True, vms=[{"name": name, "gpus": []}], object_errors="report")
     found: dict[str, Any] = read["objects"][name]
     return found
+
+
+@contextlib.contextmanager
+def vcenter_connection(vcenter: Vcenter) -> Iterator[Any]:
+    """The vCenter's service content, through pyVmomi alone."""
+    context = ssl.create_default_context(cafile=vcenter.certificate)
+    connection = SmartConnect(host="127.0.0.1", port=vcenter.port, user=USERNAME, pwd=PASSWORD, sslContext=context)
+    try:
+        yield connection.RetrieveContent()
+    finally:
+        Disconnect(connection)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from gpu_vms import TEMPLATE, clone, gpu_fleet, machine
+from gpu_vms import TEMPLATE, clone, gpu_fleet, machine, vcenter_connection
 from simulated import StartVcenter, killed_at_the_end, wait_for
 
 
@@ -36,6 +36,21 @@ def test_check_create_repeat_delete(start_vcenter: StartVcenter) -> None:
     gone = vcenter.ok("vm_group", vms=[{"name": "a"}, {"name": "never"}], state="absent")
     assert [gone["objects"][name]["changed"] for name in ("a", "never")] == [True, False]
     assert not vcenter.ok("vm_group", vms=[{"name": "a"}], state="absent")["changed"]
+
+
+def test_folders_are_found_by_path_or_by_a_name_that_only_one_has(start_vcenter: StartVcenter) -> None:
+    vcenter = start_vcenter(gpu_fleet())
+    with vcenter_connection(vcenter) as content:
+        root = content.rootFolder.childEntity[0].vmFolder
+        for name in ("gpu", "old"):
+            root.CreateFolder(name).CreateFolder("servers")
+        vms = [clone("a", folder="gpu/servers"), clone("b", folder="old"), clone("c", folder="servers")]
+        result = vcenter.fails("vm_group", vms=vms)
+        assert result["failure"]["code"] == "folder_ambiguous"
+        assert "gpu/servers, old/servers. Give the whole path." in result["msg"]
+        folders = {folder.name: folder for folder in root.childEntity if hasattr(folder, "childEntity")}
+        assert [item.name for item in folders["gpu"].childEntity[0].childEntity] == ["a"]
+        assert sorted(item.name for item in folders["old"].childEntity) == ["b", "servers"]
 
 
 def test_missing_arguments_are_named(start_vcenter: StartVcenter) -> None:

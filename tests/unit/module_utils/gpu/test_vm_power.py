@@ -1,0 +1,60 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vm_power import PowerPlan, plan_power
+from gpu_builders import host, vm
+
+
+def plan(state: t.Literal["on", "off"], power: str, *, force: bool = False, **host_state: t.Any) -> PowerPlan:
+    return plan_power(["a"], state, {"a": vm("a", power=power)}, {"esx": host("esx", **host_state)}, force=force)["a"]
+
+
+@pytest.mark.parametrize(
+    ("state", "power", "force", "actions", "code"),
+    [
+        ("on", "poweredOn", False, [], None),
+        ("on", "poweredOff", False, ["power on"], None),
+        ("on", "suspended", False, ["resume"], None),
+        ("off", "poweredOff", False, [], None),
+        ("off", "poweredOn", False, ["power off"], None),
+        ("off", "suspended", False, ["power off"], "vm_suspended"),
+        ("off", "suspended", True, ["power off"], None),
+    ],
+)
+def test_states(state: t.Literal["on", "off"], power: str, force: bool, actions: list[str], code: str | None) -> None:
+    planned = plan(state, power, force=force)
+    assert [str(change) for change in planned.plan.changes] == actions
+    assert [problem.code for problem in planned.plan.problems] == ([code] if code else [])
+    assert planned.predicted is not None
+    expected = power if code else {"on": "poweredOn", "off": "poweredOff"}[state]
+    assert planned.predicted.power == planned.plan.notes["power"] == expected
+
+
+@pytest.mark.parametrize(
+    ("state", "host_state", "code"),
+    [
+        ("on", {"in_maintenance": True}, "host_in_maintenance"),
+        ("on", {"connection": "disconnected"}, "host_not_connected"),
+        ("off", {"connection": "notResponding"}, "host_not_connected"),
+        ("off", {"in_maintenance": True}, None),
+    ],
+)
+def test_hosts(state: t.Literal["on", "off"], host_state: dict[str, t.Any], code: str | None) -> None:
+    planned = plan(state, "poweredOff" if state == "on" else "poweredOn", **host_state)
+    assert [problem.code for problem in planned.plan.problems] == ([code] if code else [])
+    assert all(problem.kind == "state" for problem in planned.plan.problems)
+
+
+def test_machines_that_have_no_power_of_their_own() -> None:
+    vms = {"golden": vm("golden", template=True), "twin": vm("twin"), "lost": vm("lost", host=None)}
+    planned = plan_power(["golden", "twin", "lost", "nobody", "nobody"], "on", vms, {}, ambiguous={"twin"})
+    assert {name: item.plan.problems[0].code for name, item in planned.items()} == {
+        "golden": "is_template",
+        "twin": "ambiguous_name",
+        "lost": "no_host",
+        "nobody": "vm_not_found",
+    }
