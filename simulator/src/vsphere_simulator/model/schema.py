@@ -115,6 +115,12 @@ class VmShape(Strict):
     """Folder below the data center's VM folder, `a/b` for one in another; made when it is not there."""
     power: t.Literal["on", "off"] = "off"
 
+    @field_validator("power", mode="before")
+    @classmethod
+    def _yaml_switch(cls, value: object) -> object:
+        """YAML reads a bare `on` or `off` as true or false."""
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
 
 class HostVms(VmShape):
     """Virtual machines that every host of an entry has."""
@@ -212,6 +218,17 @@ class Network(Strict):
     name: str
 
 
+class Component(Strict):
+    """Software that a depot offers to hosts."""
+
+    name: str = "NVD-VMware_ESXi_8.0.0_Driver"
+    version: str
+    vendor: str = "NVIDIA"
+    summary: str = ""
+    vgpu_manager: str | None = None
+    """Release of the vGPU manager that this is, for example `16.4`; left out for other software."""
+
+
 class User(Strict):
     """A user besides the one of `--username`, with its role on the whole inventory."""
 
@@ -251,6 +268,8 @@ class Model(Strict):
     """Names of custom attributes that exist at the start (for every type of object)."""
     options: dict[str, str] = {}
     """vCenter settings, for example `vgpu.hotmigrate.enabled`."""
+    depots: dict[str, list[Component]] = {}
+    """Bundle URL -> the software that hosts can install from it."""
     roles: dict[str, list[str]] = {}
     """Roles besides those that vCenter has, as lists of privilege ids."""
     users: list[User] = []

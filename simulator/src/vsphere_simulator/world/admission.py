@@ -79,7 +79,8 @@ def admit(vm: VirtualMachine, host: HostSystem) -> Grant:
 
 def _check_memory(vm: VirtualMachine, host: HostSystem) -> None:
     capacity = host.memory_bytes // MIB - HOST_OVERHEAD_MB
-    reserved = sum(other.reserved_memory_mb for other in host.running if other is not vm)
+    coming = [other for other, _ in host.arriving.values()]
+    reserved = sum(other.reserved_memory_mb for other in (*host.running, *coming) if other is not vm)
     if reserved + vm.reserved_memory_mb > capacity or vm.memory_mb > host.memory_bytes // MIB:
         raise vim.fault.InsufficientMemoryResourcesFault(
             unreserved=(capacity - reserved) * MIB,

@@ -22,7 +22,9 @@ from vsphere_simulator.world.environment import EnvironmentBrowser
 from vsphere_simulator.world.folders import Datacenter, Folder
 from vsphere_simulator.world.graphics import DeviceSetting, GraphicsManager, GraphicsState
 from vsphere_simulator.world.host import HostSystem, Make, Passthrough
+from vsphere_simulator.world.options import DEFAULTS, OptionManager, typed
 from vsphere_simulator.world.passthrough import PciPassthruSystem
+from vsphere_simulator.world.patches import ImageConfigManager, Package, PatchManager, manager_package
 from vsphere_simulator.world.provisioning import new_config
 from vsphere_simulator.world.search import SearchIndex
 from vsphere_simulator.world.site import Site
@@ -39,10 +41,15 @@ UPTIME = dt.timedelta(days=30)
 def new_site(world: World, model: Model) -> Site:
     """An empty vCenter with a model's settings: root folder and singletons, nothing in them."""
     version = tuple(int(part) for part in model.api_version.split("."))
-    site = Site(world, model.datacenter, version, model.timings, dict(model.options))
+    options = dict(DEFAULTS) | {key: typed(key, text) for key, text in model.options.items()}
+    site = Site(world, model.datacenter, version, model.timings, options)
+    site.depots = {
+        url: [Package(**component.model_dump()) for component in components] for url, components in model.depots.items()
+    }
     world.content["rootFolder"] = world.add(Folder(site, "Datacenters", None, "root", "group-d1"))
     world.content["customFieldsManager"] = world.add(CustomFieldsManager(site))
     world.content["searchIndex"] = world.add(SearchIndex(site))
+    world.content["setting"] = world.add(OptionManager(site))
     world.ids["entity"] = max(1, world.ids["entity"])
     return site
 
@@ -119,8 +126,10 @@ class _Builder:
         parent = self.datacenter.folders["host"]
         cluster = self.world.add(Cluster(self.site, model.name, parent))
         parent.put(cluster)
-        cluster.drs = DrsSettings(model.drs.enabled, model.drs.automation, dict(model.drs.options))
-        cluster.ha = model.ha
+        cluster.drs = DrsSettings(
+            enabled=model.drs.enabled, automation=model.drs.automation, options=dict(model.drs.options)
+        )
+        cluster.das.enabled = cluster.das.admissionControlEnabled = model.ha
         furnish(cluster)
         for entry in model.hosts:
             shape = merged(model.host_defaults, entry)
@@ -144,7 +153,10 @@ class _Builder:
         host.in_maintenance = shape.in_maintenance
         host.graphics.default_type = shape.graphics_type
         host.graphics.policy = shape.assignment_policy
-        host.graphics.manager = host.graphics.running_manager = shape.vgpu_manager
+        if shape.vgpu_manager is not None:
+            manager = manager_package(shape.vgpu_manager)
+            host.packages[manager.name] = manager
+            host.graphics.manager = host.graphics.running_manager = shape.vgpu_manager
         self._gpus(host, shape)
         for group in shape.vms:
             pattern = group.name.replace("{host}", name.partition(".")[0]).replace("{cluster}", cluster.name)
@@ -266,6 +278,8 @@ def furnish_host(host: HostSystem) -> None:
     host.managers = {
         "pciPassthruSystem": host.world.add(PciPassthruSystem(host)),
         "graphicsManager": host.world.add(GraphicsManager(host)),
+        "patchManager": host.world.add(PatchManager(host)),
+        "imageConfigManager": host.world.add(ImageConfigManager(host)),
     }
 
 

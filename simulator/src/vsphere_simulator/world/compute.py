@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from vsphere_simulator.kernel.objects import prop
+from vsphere_simulator.kernel.objects import method, prop
 from vsphere_simulator.vmomi import make, vim
+from vsphere_simulator.world import cluster_config
 from vsphere_simulator.world.entity import Entity
 
 if t.TYPE_CHECKING:
+    from vsphere_simulator.kernel.objects import Context
     from vsphere_simulator.world.environment import EnvironmentBrowser
     from vsphere_simulator.world.host import HostSystem
     from vsphere_simulator.world.site import Site
@@ -26,6 +28,9 @@ class DrsSettings:
     enabled: bool = True
     automation: str = "manual"
     """manual, partiallyAutomated or fullyAutomated."""
+    overrides: bool = True
+    """enableVmBehaviorOverrides."""
+    vmotion_rate: int = 3
     options: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -45,7 +50,8 @@ class Cluster(Entity):
     def __init__(self, site: Site, name: str, parent: Entity, moid: str | None = None) -> None:
         super().__init__(site, moid or site.new_id("domain-c"), name, parent)
         self.drs = DrsSettings()
-        self.ha = False
+        self.das: t.Any = cluster_config.no_das()
+        """High availability, as the API has it."""
         self.hosts: dict[str, HostSystem] = {}
 
     @prop("host")
@@ -83,7 +89,7 @@ class Cluster(Entity):
             numHosts=len(hosts),
             numEffectiveHosts=len(able),
             overallStatus="green",
-            currentFailoverLevel=max(0, len(able) - 1) if self.ha else 0,
+            currentFailoverLevel=max(0, len(able) - 1) if self.das.enabled else 0,
             numVmotions=0,
         )
 
@@ -92,7 +98,7 @@ class Cluster(Entity):
         return make(
             vim.cluster.ConfigInfoEx,
             vmSwapPlacement="vmDirectory",
-            dasConfig=self._das_config(),
+            dasConfig=self.das,
             drsConfig=self._drs_config(),
             dpmConfigInfo=make(
                 vim.cluster.DpmConfigInfo, enabled=False, defaultDpmBehavior="manual", hostPowerActionRate=3
@@ -101,30 +107,29 @@ class Cluster(Entity):
 
     @prop("configuration")
     def _old_configuration(self) -> t.Any:
-        return make(vim.cluster.ConfigInfo, dasConfig=self._das_config(), drsConfig=self._drs_config())
+        return make(vim.cluster.ConfigInfo, dasConfig=self.das, drsConfig=self._drs_config())
 
     def _drs_config(self) -> t.Any:
         return make(
             vim.cluster.DrsConfigInfo,
             enabled=self.drs.enabled,
-            enableVmBehaviorOverrides=True,
+            enableVmBehaviorOverrides=self.drs.overrides,
             defaultVmBehavior=self.drs.automation,
-            vmotionRate=3,
+            vmotionRate=self.drs.vmotion_rate,
             option=[
                 make(vim.option.OptionValue, key=key, value=value) for key, value in sorted(self.drs.options.items())
             ],
         )
 
-    def _das_config(self) -> t.Any:
-        return make(
-            vim.cluster.DasConfigInfo,
-            enabled=self.ha,
-            vmMonitoring="vmMonitoringDisabled",
-            hostMonitoring="enabled",
-            vmComponentProtecting="disabled",
-            failoverLevel=1,
-            admissionControlEnabled=self.ha,
-        )
+    @method("ReconfigureComputeResource_Task")
+    def reconfigure(self, ctx: Context, spec: t.Any, modify: bool) -> t.Any:
+        """Change DRS and HA; with `modify` false, what is not given goes back to its default."""
+        return cluster_config.start(ctx, self, spec, modify=modify)
+
+    @method("ReconfigureCluster_Task")
+    def reconfigure_old(self, ctx: Context, spec: t.Any, modify: bool) -> t.Any:
+        """Change DRS and HA, as older clients ask for it."""
+        return cluster_config.start(ctx, self, spec, modify=modify)
 
     @prop("configManagerEnabled", "lifecycleManaged")
     def _not_managed(self) -> bool:

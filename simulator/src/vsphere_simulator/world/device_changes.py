@@ -191,7 +191,7 @@ class DeviceChanges:
         if type(spec.device) is not type(old):
             raise _invalid(index, "The device's type cannot change.")
         self._require_off(old)
-        given = {k: v for k, v in vars(spec.device).items() if v is not None and not (isinstance(v, list) and not v)}
+        given = dev.given(spec.device)
         if isinstance(old, _device.VirtualDisk) and spec.device.capacityInKB < old.capacityInKB:
             raise _invalid(index, "A disk cannot shrink.")
         if isinstance(old, _device.VirtualDisk):

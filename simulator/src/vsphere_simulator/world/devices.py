@@ -48,6 +48,15 @@ def copy_of(data: t.Any, **changes: t.Any) -> t.Any:
     return built
 
 
+def given(spec: t.Any) -> dict[str, t.Any]:
+    """The fields of a specification that its sender has set."""
+    return {
+        key: value
+        for key, value in vars(spec).items()
+        if value is not None and not (isinstance(value, list) and not value) and not key.startswith("dynamic")
+    }
+
+
 def is_gpu(device: t.Any) -> bool:
     """Whether a device is a passthrough device or a vGPU."""
     return isinstance(device, PciPassthrough)

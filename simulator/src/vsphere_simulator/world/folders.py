@@ -6,6 +6,7 @@ import typing as t
 
 from vsphere_simulator.kernel.objects import method, prop
 from vsphere_simulator.vmomi import make, vim, vmodl
+from vsphere_simulator.world import drs
 from vsphere_simulator.world.entity import Entity, check_name, invalid_argument
 
 if t.TYPE_CHECKING:
@@ -191,7 +192,10 @@ class Datacenter(Entity):
 
     @method("PowerOnMultiVM_Task")
     def power_on_vms(self, ctx: Context, vm: t.Any) -> t.Any:
-        """Power on many virtual machines; each has a task of its own, listed in the result."""
+        """Power on many virtual machines; each has a task of its own, listed in the result.
+
+        Where DRS places machines by itself, one that its host cannot take starts on another host of the cluster.
+        """
         machines: list[VirtualMachine] = list(vm)
         if not machines:
             raise invalid_argument("vm")
@@ -199,7 +203,8 @@ class Datacenter(Entity):
         async def body(control: TaskControl) -> t.Any:
             control.progress(50)
             attempted = [
-                make(vim.cluster.AttemptedVmInfo, vm=machine.ref, task=machine.power_on(ctx)) for machine in machines
+                make(vim.cluster.AttemptedVmInfo, vm=machine.ref, task=machine.power_on(ctx, drs.initial_host(machine)))
+                for machine in machines
             ]
             return make(vim.cluster.PowerOnVmResult, attempted=attempted)
 

@@ -90,11 +90,12 @@ class GraphicsState:
         ]
 
     def occupancies(self) -> list[vgpu.Occupancy]:
-        """The GPUs that can run vGPUs, with those that run."""
+        """The GPUs that can run vGPUs, with those that run or are about to arrive."""
         slots: dict[str, list[vgpu.Slot]] = {}
-        for vm in self.host.machines.values():
-            for address, slot in vm.vgpus.values():
-                slots.setdefault(address, []).append(slot)
+        held = [placed for vm in self.host.machines.values() for placed in vm.vgpus.values()]
+        held += [placed for _, grant in self.host.arriving.values() for placed in grant.vgpus.values()]
+        for address, slot in held:
+            slots.setdefault(address, []).append(slot)
         return [
             vgpu.Occupancy(
                 f.address, f.gpu, self.setting(f.address).mode == "mixedSize", tuple(slots.get(f.address, ()))

@@ -17,8 +17,10 @@ if t.TYPE_CHECKING:
     import asyncio
 
     from vsphere_simulator.kernel.objects import Context, ManagedObject
+    from vsphere_simulator.world.admission import Grant
     from vsphere_simulator.world.compute import Cluster
     from vsphere_simulator.world.graphics import GraphicsState
+    from vsphere_simulator.world.patches import Package
     from vsphere_simulator.world.site import Site
     from vsphere_simulator.world.storage import Datastore, Network
     from vsphere_simulator.world.virtual_machine import VirtualMachine
@@ -81,6 +83,10 @@ class HostSystem(Entity):
         self.entering_maintenance = False
         self.passthrough: dict[str, Passthrough] = {}
         self.machines: dict[str, VirtualMachine] = {}
+        self.arriving: dict[str, tuple[VirtualMachine, Grant]] = {}
+        """Machines on their way here by vMotion, with the GPUs held for them."""
+        self.packages: dict[str, Package] = {}
+        """Software added to the hypervisor's own, by name."""
         self.datastores: list[Datastore] = []
         self.networks: list[Network] = []
         self.machines_changed = Signal()

@@ -37,11 +37,11 @@ async def run_power_on(control: TaskControl, vm: VirtualMachine, host: HostSyste
         vm.require_power("poweredOff", requested="poweredOn")
     target = host or vm.host
     target.require_open_for_work()
-    if target is not vm.host:
-        if vm.power == "suspended":
-            check_resume(vm, target)
-        vm.move_to(target)
+    if vm.power == "suspended":
+        check_resume(vm, target)
     grant = admission.admit(vm, target)
+    if target is not vm.host:
+        vm.move_to(target)
     vm.assigned, vm.vgpus = grant.assigned, grant.vgpus
     was = vm.power
     try:

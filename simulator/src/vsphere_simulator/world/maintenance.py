@@ -7,6 +7,7 @@ import datetime as dt
 import typing as t
 
 from vsphere_simulator.vmomi import vim
+from vsphere_simulator.world import drs
 from vsphere_simulator.world.entity import invalid_state
 
 if t.TYPE_CHECKING:
@@ -26,7 +27,7 @@ def enter(ctx: Context, host: HostSystem, timeout: int, evacuate: bool) -> t.Any
         host.entering_maintenance = True
         try:
             async with asyncio.timeout(timeout if timeout > 0 else None):
-                await _empty(control, host, evacuate)
+                await _empty(ctx, control, host, evacuate)
                 await control.work(host.site.timings.maintenance, steps=2)
             host.require_connected()
             host.in_maintenance = True
@@ -39,11 +40,13 @@ def enter(ctx: Context, host: HostSystem, timeout: int, evacuate: bool) -> t.Any
     return ctx.world.start_task(host, "HostSystem.enterMaintenanceMode", body, ctx.session)
 
 
-async def _empty(control: TaskControl, host: HostSystem, evacuate: bool) -> None:
-    """Wait until nothing runs on a host; the vCenter's own agents leave by themselves."""
+async def _empty(ctx: Context, control: TaskControl, host: HostSystem, evacuate: bool) -> None:
+    """Wait until nothing runs on a host; DRS and the vCenter's own agents help where they can."""
     control.progress(2)
+    moves: dict[str, t.Any] = {}
     while in_the_way(host):
-        await host.machines_changed.wait(None)
+        drs.evacuate(ctx, host, moves)
+        await host.machines_changed.wait(drs.REVIEW_SECONDS / host.world.clock.scale)
     for agent in host.running:
         agent.stop()
     if evacuate and host.cluster.drs.enabled:

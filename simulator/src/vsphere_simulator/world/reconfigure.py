@@ -40,15 +40,6 @@ _NEED_OFF = (
 HARDWARE_VERSIONS = range(7, 23)
 
 
-def _given(spec: t.Any) -> dict[str, t.Any]:
-    """The fields of a specification that are set."""
-    return {
-        key: value
-        for key, value in vars(spec).items()
-        if value is not None and not (isinstance(value, list) and not value) and not key.startswith("dynamic")
-    }
-
-
 def _device_privilege(change: t.Any) -> str:
     if str(change.operation) == "edit":
         return "EditDevice"
@@ -62,7 +53,7 @@ def _device_privilege(change: t.Any) -> str:
 def needed_privileges(spec: t.Any) -> list[str]:
     """The privileges that a specification needs, each once, in a fixed order."""
     found: dict[str, None] = {}
-    for key, value in _given(spec).items():
+    for key, value in dev.given(spec).items():
         if key == "deviceChange":
             found |= dict.fromkeys(_device_privilege(change) for change in value)
         elif key != "changeVersion":
@@ -111,7 +102,7 @@ def next_version(vm: VirtualMachine) -> str:
 
 def planned(vm: VirtualMachine, spec: t.Any, *, files: str | None = None) -> VmConfig:
     """The configuration after a change. Raises the right fault, having changed nothing."""
-    given = _given(spec)
+    given = dev.given(spec)
     unknown = sorted(given.keys() - _HANDLED)
     if unknown:
         raise vmodl.fault.NotSupported(msg=f"The operation is not supported: configSpec.{unknown[0]}")
@@ -202,7 +193,7 @@ def _merge(old: t.Any, new: t.Any) -> t.Any:
     """The fields of `new` that are set, over those of `old`."""
     if old is None:
         return new
-    return dev.copy_of(old, **_given(new))
+    return dev.copy_of(old, **dev.given(new))
 
 
 def _text(value: t.Any) -> str:

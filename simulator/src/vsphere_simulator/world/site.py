@@ -10,6 +10,7 @@ from vsphere_simulator.model.schema import Timings
 
 if t.TYPE_CHECKING:
     from vsphere_simulator.kernel.registry import World
+    from vsphere_simulator.world.patches import Package
 
 _NAMESPACE = uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
 
@@ -23,8 +24,14 @@ class Site:
     """The data center's name; uuids are derived from it, so that a model always gives the same ones."""
     api_version: tuple[int, ...] = (8, 0, 3, 0)
     timings: Timings = dataclasses.field(default_factory=Timings)
-    options: dict[str, str] = dataclasses.field(default_factory=dict)
-    """vCenter settings (OptionManager), for example `vgpu.hotmigrate.enabled`."""
+    options: dict[str, str | bool | int] = dataclasses.field(default_factory=dict)
+    """vCenter settings (OptionManager), for example `vgpu.hotmigrate.enabled`; part of the state."""
+    depots: dict[str, list[Package]] = dataclasses.field(default_factory=dict)
+    """Bundle URL -> what it holds."""
+
+    def flag(self, key: str) -> bool:
+        """Whether a vCenter setting is true."""
+        return self.options.get(key) is True
 
     def new_id(self, prefix: str) -> str:
         """An unused managed object id such as `vm-17`; all kinds share one sequence, as in a vCenter."""

@@ -16,6 +16,7 @@ from vsphere_simulator.world.folders import Datacenter, Folder
 from vsphere_simulator.world.graphics import DeviceSetting
 from vsphere_simulator.world.host import HostSystem, Make, Passthrough
 from vsphere_simulator.world.maintenance import come_up
+from vsphere_simulator.world.patches import Package
 from vsphere_simulator.world.storage import Datastore, Network
 from vsphere_simulator.world.virtual_machine import VirtualMachine
 from vsphere_simulator.world.vm_config import VmConfig
@@ -44,10 +45,15 @@ def dump(world: World) -> Json:
     return {
         "format": FORMAT,
         "ids": dict(sorted(world.ids.items())),
+        "options": dict(sorted(_site(world).options.items())),
         "fields": [[field.key, field.name, field.applies_to] for field in fields.fields.values()],
         "hardware": [dataclasses.asdict(made) for made in makes],
         "objects": objects,
     }
+
+
+def _site(world: World) -> Site:
+    return t.cast("Folder", world.root).site
 
 
 def _number(moid: str) -> int:
@@ -67,7 +73,7 @@ def _dump_entity(entity: Entity, makes: dict[Make, int]) -> Json:
         case Datastore():
             data |= {"type": entity.kind, "capacity": entity.capacity}
         case Cluster():
-            data |= {"drs": dataclasses.asdict(entity.drs), "ha": entity.ha}
+            data |= {"drs": dataclasses.asdict(entity.drs), "das": codec.encode(entity.das)}
         case ResourcePool():
             data["owner"] = entity.owner.moid
         case HostSystem():
@@ -86,6 +92,7 @@ def _dump_host(host: HostSystem, makes: dict[Make, int]) -> Json:
         "lost": host.lost,
         "boot_time": host.boot_time.isoformat(),
         "in_maintenance": host.in_maintenance,
+        "packages": [dataclasses.asdict(package) for package in host.packages.values()],
         "passthrough": {
             address: [state.enabled, state.active, state.label] for address, state in sorted(host.passthrough.items())
         },
@@ -146,6 +153,7 @@ def restore(world: World, model: Model, state: Json) -> Site:
     if state.get("format") != FORMAT:
         raise StateError(f"the state has format {state.get('format')!r}; this version reads {FORMAT}")
     site = new_site(world, model)
+    site.options = dict(state["options"])
     _Restorer(site, state).restore()
     world.ids.clear()
     world.ids.update(state["ids"])
@@ -182,7 +190,7 @@ class _Restorer:
             self._add(Network(self.site, data["name"], self._entity(data["parent"]), moid))
         for moid, data in self._of("Cluster"):
             cluster = Cluster(self.site, data["name"], self._entity(data["parent"]), moid)
-            cluster.drs, cluster.ha = DrsSettings(**data["drs"]), data["ha"]
+            cluster.drs, cluster.das = DrsSettings(**data["drs"]), codec.decode(data["das"])
             self._add(cluster)
             cluster.environment = self.world.add(EnvironmentBrowser(cluster))
         for moid, data in self._of("ResourcePool"):
@@ -233,6 +241,7 @@ class _Restorer:
         for name in ("connection", "booting", "lost", "in_maintenance"):
             setattr(host, name, data[name])
         host.boot_time = dt.datetime.fromisoformat(data["boot_time"])
+        host.packages = {package["name"]: Package(**package) for package in data["packages"]}
         host.passthrough = {address: Passthrough(*state) for address, state in data["passthrough"].items()}
         graphics = data["graphics"]
         for name in ("default_type", "policy", "manager", "running_manager"):

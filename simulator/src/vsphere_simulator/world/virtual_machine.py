@@ -8,7 +8,7 @@ import typing as t
 
 from vsphere_simulator.kernel.objects import method
 from vsphere_simulator.vmomi import vim, vmodl
-from vsphere_simulator.world import lifecycle, provisioning, reconfigure
+from vsphere_simulator.world import lifecycle, migration, provisioning, reconfigure
 from vsphere_simulator.world.devices import copy_of, is_dynamic
 from vsphere_simulator.world.entity import Entity
 from vsphere_simulator.world.vm_properties import VmProperties
@@ -77,9 +77,7 @@ class VirtualMachine(VmProperties):
         folder.put(self)
         self.host.machines[self.moid] = self
         if pool is not None and not self.template:
-            self.pool = pool
-            pool.machines[self.moid] = self
-            self.world.changed(pool, "vm")
+            self.enter_pool(pool)
         self.resources_changed()
         self.world.changed(self.host, "vm")
 
@@ -102,17 +100,21 @@ class VirtualMachine(VmProperties):
             self.world.changed(self.pool, "vm")
             self.pool = None
 
+    def enter_pool(self, pool: ResourcePool) -> None:
+        """Leave the pool it is in, if any, for another."""
+        self._leave_pool()
+        self.pool = pool
+        pool.machines[self.moid] = self
+        self.world.changed(pool, "vm")
+        self.world.changed(self, "resourcePool")
+
     def move_to(self, host: HostSystem) -> None:
         """Register the machine on another host (and in that host's cluster)."""
         old, self.host = self.host, host
         old.machines.pop(self.moid, None)
         host.machines[self.moid] = self
         if self.pool is not None and self.pool.owner is not host.cluster:
-            self._leave_pool()
-            self.pool = host.cluster.pool
-            self.pool.machines[self.moid] = self
-            self.world.changed(self.pool, "vm")
-            self.world.changed(self, "resourcePool")
+            self.enter_pool(host.cluster.pool)
         for one in (old, host):
             self.world.changed(one, "vm")
             one.machines_changed.fire()
@@ -306,6 +308,23 @@ class VirtualMachine(VmProperties):
         """Make a machine or template like this one."""
         return provisioning.clone(ctx, self, folder, name, spec)
 
+    @method("RelocateVM_Task", privilege="")
+    def relocate(self, ctx: Context, spec: t.Any, priority: str | None = None) -> t.Any:  # noqa: ARG002 - no difference here
+        """Move to another host, pool, datastore or folder."""
+        return migration.relocate(ctx, self, spec)
+
+    @method("MigrateVM_Task", privilege="")
+    def migrate(
+        self,
+        ctx: Context,
+        priority: str,  # noqa: ARG002 - no difference here
+        pool: ResourcePool | None = None,
+        host: HostSystem | None = None,
+        state: str | None = None,
+    ) -> t.Any:
+        """Move to another host or pool."""
+        return migration.migrate(ctx, self, pool, host, state)
+
     @method("MarkAsTemplate")
     def mark_as_template(self) -> None:
         """Become a template: no pool, no power."""
@@ -326,10 +345,8 @@ class VirtualMachine(VmProperties):
         self.template = False
         if target is not self.host:
             self.move_to(target)
-        self.pool = pool
-        pool.machines[self.moid] = self
-        self.world.changed(pool, "vm")
-        self.world.changed(self, "config.template", "summary.config.template", "resourcePool")
+        self.enter_pool(pool)
+        self.world.changed(self, "config.template", "summary.config.template")
 
     @method("Destroy_Task", privilege="VirtualMachine.Inventory.Delete")
     def destroy(self, ctx: Context) -> t.Any:

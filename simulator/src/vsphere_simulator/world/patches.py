@@ -1,0 +1,210 @@
+"""Software of a host: what is installed, and installing bundles such as the vGPU manager."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+from xml.sax.saxutils import escape
+
+from vsphere_simulator.kernel.objects import ManagedObject, method
+from vsphere_simulator.vmomi import make, vim
+from vsphere_simulator.world.config_option import filled
+from vsphere_simulator.world.entity import invalid_argument, invalid_state
+
+if t.TYPE_CHECKING:
+    from vsphere_simulator.kernel.objects import Context
+    from vsphere_simulator.kernel.tasks import TaskControl
+    from vsphere_simulator.world.host import HostSystem
+
+MANAGER_NAME: t.Final = "NVD-VMware_ESXi_8.0.0_Driver"
+_RESULT_VERSION = "1.50"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Package:
+    """A VIB."""
+
+    name: str
+    version: str
+    vendor: str = "NVIDIA"
+    summary: str = ""
+    vgpu_manager: str | None = None
+    """Release of the vGPU manager that this is, for example `16.4`; None for other software."""
+
+    @property
+    def id(self) -> str:
+        """How esxcli and bulletins write it."""
+        return f"{self.vendor}_bootbank_{self.name}_{self.version}"
+
+
+def manager_package(release: str) -> Package:
+    """The VIB of a vGPU manager of which only the release is known."""
+    return Package(
+        MANAGER_NAME, f"{release}-1OEM.800.1.0.20613240", summary="NVIDIA vGPU manager", vgpu_manager=release
+    )
+
+
+class PatchManager(ManagedObject):
+    """HostPatchManager: installs what a depot (bundle URL) has."""
+
+    wsdl = vim.host.PatchManager
+
+    def __init__(self, host: HostSystem) -> None:
+        super().__init__(host.world, f"patchManager-{host.moid.removeprefix('host-')}")
+        self.host = host
+        self.name = host.name
+        self.parent = host
+
+    @method("InstallHostPatchV2_Task")
+    def install(self, ctx: Context, meta_urls: list[str] | None = None, bundle_urls: list[str] | None = None) -> t.Any:
+        """Install all that the bundles hold, over what is installed; the host must be in maintenance mode."""
+
+        async def body(control: TaskControl) -> t.Any:
+            packages = self._offered(meta_urls, bundle_urls)
+            self._require_maintenance()
+            await control.work(self.host.site.timings.install)
+            self._require_maintenance()
+            before = dict(self.host.packages)
+            self.host.packages |= {package.name: package for package in packages}
+            self._installed()
+            return _result(packages, self.host, before)
+
+        return ctx.world.start_task(self.host, "PatchManager.installV2", body, ctx.session)
+
+    @method("UninstallHostPatch_Task")
+    def uninstall(self, ctx: Context, bulletin_ids: list[str] | None = None) -> t.Any:
+        """Remove VIBs by id or name; the host must be in maintenance mode."""
+
+        async def body(control: TaskControl) -> t.Any:
+            wanted = set(bulletin_ids or ())
+            removed = [p for p in self.host.packages.values() if p.name in wanted or p.id in wanted]
+            if not removed:
+                raise invalid_argument("bulletinIds")
+            self._require_maintenance()
+            await control.work(self.host.site.timings.install)
+            self._require_maintenance()
+            before = dict(self.host.packages)
+            for package in removed:
+                self.host.packages.pop(package.name, None)
+            self._installed()
+            return _result(removed, self.host, before)
+
+        return ctx.world.start_task(self.host, "PatchManager.uninstall", body, ctx.session)
+
+    @method("ScanHostPatchV2_Task")
+    def scan(self, ctx: Context, meta_urls: list[str] | None = None, bundle_urls: list[str] | None = None) -> t.Any:
+        """Say which VIBs of the bundles are installed."""
+        return self._report(ctx, "PatchManager.scanV2", lambda: self._offered(meta_urls, bundle_urls))
+
+    @method("CheckHostPatch_Task")
+    def check(self, ctx: Context, meta_urls: list[str] | None = None, bundle_urls: list[str] | None = None) -> t.Any:
+        """Say whether the bundles can be installed."""
+        return self._report(ctx, "PatchManager.check", lambda: self._offered(meta_urls, bundle_urls))
+
+    @method("QueryHostPatch_Task")
+    def query(self, ctx: Context) -> t.Any:
+        """Say what is installed."""
+        return self._report(ctx, "PatchManager.query", lambda: list(self.host.packages.values()))
+
+    def _report(self, ctx: Context, name: str, packages: t.Callable[[], list[Package]]) -> t.Any:
+        async def body(control: TaskControl) -> t.Any:
+            self.host.require_connected()
+            found = packages()
+            await control.work(2.0, steps=1)
+            return _result(found, self.host, self.host.packages)
+
+        return ctx.world.start_task(self.host, name, body, ctx.session)
+
+    def _offered(self, meta_urls: list[str] | None, bundle_urls: list[str] | None) -> list[Package]:
+        self.host.require_connected()
+        urls = [*(meta_urls or ()), *(bundle_urls or ())]
+        if not urls:
+            raise invalid_argument("bundleUrls")
+        packages: list[Package] = []
+        for url in urls:
+            if url not in self.host.site.depots:
+                text = f"Could not download from depot at {url}."
+                raise vim.fault.PlatformConfigFault(text=text, msg=f"The host returns esxupdate error. {text}")
+            packages += self.host.site.depots[url]
+        return packages
+
+    def _require_maintenance(self) -> None:
+        self.host.require_connected()
+        if not self.host.in_maintenance:
+            raise invalid_state("The host must be in maintenance mode to install or remove software.")
+
+    def _installed(self) -> None:
+        releases = [p.vgpu_manager for p in self.host.packages.values() if p.vgpu_manager is not None]
+        self.host.graphics.manager = releases[-1] if releases else None
+        self.world.changed(self.host, "summary.rebootRequired", "config")
+
+
+def _result(packages: list[Package], host: HostSystem, before: dict[str, Package]) -> t.Any:
+    """HostPatchManagerResult: the state of each package now."""
+    return make(
+        vim.host.PatchManager.Result,
+        version=_RESULT_VERSION,
+        status=[
+            make(
+                vim.host.PatchManager.Status,
+                id=package.id,
+                applicable=before.get(package.name) != package,
+                integrity="validated",
+                installed=host.packages.get(package.name) == package,
+                restartRequired=package.vgpu_manager is not None and host.graphics.waits_for_boot,
+                reconnectRequired=False,
+                vmOffRequired=True,
+            )
+            for package in packages
+        ],
+        xmlResult="<esxupdate-response><version>"
+        + _RESULT_VERSION
+        + "</version>"
+        + "".join(f"<vib><id>{escape(package.id)}</id></vib>" for package in packages)
+        + "</esxupdate-response>",
+    )
+
+
+class ImageConfigManager(ManagedObject):
+    """HostImageConfigManager: what is installed."""
+
+    wsdl = vim.host.ImageConfigManager
+
+    def __init__(self, host: HostSystem) -> None:
+        super().__init__(host.world, f"imageConfigManager-{host.moid.removeprefix('host-')}")
+        self.host = host
+        self.name = host.name
+        self.parent = host
+
+    @method("fetchSoftwarePackages")
+    def packages(self) -> list[t.Any]:
+        """The installed VIBs: the hypervisor's own, then what was added."""
+        self.host.require_connected()
+        made = self.host.make
+        base = Package("esx-base", f"{made.esxi_version}-0.0.{made.esxi_build}", "VMware", "ESXi base system")
+        return [
+            filled(
+                vim.host.SoftwarePackage,
+                name=package.name,
+                version=package.version,
+                type="bootbank",
+                vendor=package.vendor,
+                acceptanceLevel="vmware_certified" if package.vendor == "VMware" else "vmware_accepted",
+                summary=package.summary,
+                description=package.summary,
+                maintenanceModeRequired=True,
+            )
+            for package in (base, *self.host.packages.values())
+        ]
+
+    @method("HostImageConfigGetAcceptance")
+    def acceptance(self) -> str:
+        """The host's acceptance level."""
+        return "partner"
+
+    @method("HostImageConfigGetProfile")
+    def profile(self) -> t.Any:
+        """The image that the host was installed from."""
+        made = self.host.make
+        name = f"ESXi-{made.esxi_version}-{made.esxi_build}-standard"
+        return make(vim.host.ImageConfigManager.ImageProfileSummary, name=name, vendor="VMware, Inc.")
