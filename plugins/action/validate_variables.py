@@ -44,6 +44,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         _dummy, args = self.validate_argument_spec(
             argument_spec={
                 "roles": {"type": "dict", "required": True},
+                "plan_roles": {"type": "list", "elements": "str"},
                 "extra_prefixes": {"type": "list", "elements": "str", "default": []},
                 "ignore": {"type": "list", "elements": "str", "default": []},
             }
@@ -59,9 +60,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             args["ignore"],
         )
         for role in here:
-            problems += missing_problems(variables, declared[role])
+            found = missing_problems(variables, declared[role])
             for name in sorted(set(declared[role]) & set(variables)):
-                problems += self._checked(name, variables[name], declared[role][name])
+                found += self._checked(name, variables[name], declared[role][name])
+            needed = args["plan_roles"] is None or role in args["plan_roles"]
+            problems += found if needed else [dataclasses.replace(problem, usable=True) for problem in found]
         result["changed"] = False
         result["problems"] = [dataclasses.asdict(problem) for problem in problems]
         result["usable"] = all(problem.usable for problem in problems)

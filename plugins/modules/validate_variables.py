@@ -24,6 +24,12 @@ options:
       - Unknown names are looked for on every host; required variables and types only on the hosts of the group.
     type: dict
     required: true
+  plan_roles:
+    description:
+      - Those of the roles whose variables the wanted state is worked out from. A mistake in another role's variable
+        does not make the host's RV(usable) false. The default is all roles.
+    type: list
+    elements: str
   extra_prefixes:
     description: Beginnings of names that belong to the roles besides C(<role>_).
     type: list

@@ -27,7 +27,8 @@ def merge(problems: t.Iterable[InventoryProblem]) -> list[InventoryProblem]:
     hosts: dict[tuple[str, str], dict[str, None]] = {}
     for problem in problems:
         hosts.setdefault((problem.variable, problem.msg), {}).update(dict.fromkeys(problem.hosts))
-    return [InventoryProblem(variable, msg, tuple(names)) for (variable, msg), names in sorted(hosts.items())]
+    merged = [InventoryProblem(variable, msg, tuple(names)) for (variable, msg), names in hosts.items()]
+    return sorted(merged, key=lambda problem: (problem.variable, problem.hosts))
 
 
 def plan_problems(
