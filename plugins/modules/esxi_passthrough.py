@@ -58,6 +58,15 @@ options:
           - Label for the chosen devices, by which dynamic DirectPath I/O can choose them.
           - An empty string removes the label. If not set, labels stay as they are.
         type: str
+      enabled:
+        description:
+          - Whether the devices of this host are to be passed through, if it differs from the other hosts.
+        type: bool
+      missing:
+        description:
+          - What a choice that matches no device of this host means, if it differs from the other hosts.
+        type: str
+        choices: [fail, skip]
   enabled:
     description:
       - Whether the devices are to be passed through.
@@ -207,6 +216,8 @@ def argument_spec() -> Spec:
         "name": {"type": "str", "required": True},
         "devices": {"type": "list", "elements": "dict", "required": True, "options": device},
         "hardware_label": {"type": "str"},
+        "enabled": {"type": "bool"},
+        "missing": {"type": "str", "choices": ["fail", "skip"]},
     }
     return {
         "hosts": {"type": "list", "elements": "dict", "required": True, "options": host},
@@ -234,7 +245,7 @@ def prepare(module: AnsibleModule) -> None:
 def read(client: Client, params: Params) -> Facts:
     hosts = read_hosts(client, [host["name"] for host in params["hosts"]])
     users: dict[str, dict[str, list[str]]] = {}
-    if not params["enabled"]:
+    if not all(wish.enabled for wish in wishes(params)):
         for vm in read_vms(client, on_hosts=hosts.values()).values():
             for gpu in vm.gpus if vm.power == "poweredOn" and vm.host is not None else ():
                 if gpu.address is not None:
@@ -242,16 +253,25 @@ def read(client: Client, params: Params) -> Facts:
     return Facts(hosts, users)
 
 
+def wishes(params: Params) -> list[HostWish]:
+    """What is wanted of each host, with the module's own `enabled` and `missing` where it does not say."""
+    return [
+        HostWish(
+            host["name"],
+            tuple(parse(device) for device in host["devices"]),
+            host["hardware_label"],
+            enabled=params["enabled"] if host["enabled"] is None else host["enabled"],
+            missing=host["missing"] or params["missing"],
+        )
+        for host in params["hosts"]
+    ]
+
+
 def plan(facts: Facts, params: Params) -> Planned:
     hosts = with_assumed(facts.hosts, params)
     plans = plan_passthrough(
         hosts,
-        [
-            HostWish(host["name"], tuple(parse(device) for device in host["devices"]), host["hardware_label"])
-            for host in params["hosts"]
-        ],
-        enabled=params["enabled"],
-        missing=params["missing"],
+        wishes(params),
         known=facts.hosts.known,
         users=facts.users,
     )

@@ -32,6 +32,10 @@ class HostWish:
     selectors: tuple[Selector, ...]
     hardware_label: str | None = None
     """Label of the chosen functions; None leaves labels as they are, empty removes them."""
+    enabled: bool = True
+    """Whether the chosen functions are to be passed through."""
+    missing: Missing = "fail"
+    """What a selector that matches nothing means."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,8 +67,6 @@ def plan_passthrough(
     hosts: t.Mapping[str, HostFacts],
     wishes: t.Sequence[HostWish],
     *,
-    enabled: bool,
-    missing: Missing,
     known: t.Collection[str] = (),
     users: t.Mapping[str, Users] | None = None,
 ) -> dict[str, HostPlan]:
@@ -85,18 +87,19 @@ def plan_passthrough(
         elif maintenance_owner(host) == "other":
             plans[wish.name] = HostPlan(left_alone(host))
         else:
-            plans[wish.name] = _plan_host(host, wish, enabled, missing, (users or {}).get(host.name, {}))
+            plans[wish.name] = _plan_host(host, wish, (users or {}).get(host.name, {}))
     return plans
 
 
-def _plan_host(host: HostFacts, wish: HostWish, enabled: bool, missing: Missing, users: Users) -> HostPlan:
+def _plan_host(host: HostFacts, wish: HostWish, users: Users) -> HostPlan:
+    enabled = wish.enabled
     chosen: dict[str, str] = {}
     problems: list[Problem] = []
     warnings: list[str] = []
     for selector in wish.selectors:
         found = select(host.devices, selector)
         chosen.update((function.address, "") for function in found)
-        if not found and missing == "fail":
+        if not found and wish.missing == "fail":
             problems.append(_not_found(host, selector))
         elif not found:
             warnings.append(f"{host.name} has no PCI device with {selector}; skipped.")

@@ -223,3 +223,17 @@ def test_assumptions_count_in_check_mode_only(start_vcenter: StartVcenter) -> No
     result = vcenter.fails("esxi_passthrough", hosts=hosts(), check=True, assume={"hosts": {ONE: {"colour": "red"}}})
     assert "assume.hosts" in result["msg"]
     assert vcenter.ok("esxi_passthrough", hosts=hosts(), assume=predicted)["changed"] is True
+
+
+def test_a_host_can_differ_from_the_others(start_vcenter: StartVcenter) -> None:
+    vcenter = start_vcenter(fleet(2))
+    one, two = "esx-001.lab", "esx-002.lab"
+    vcenter.ok("esxi_passthrough", hosts=[{"name": two, "devices": [{"id": "10de:1db6"}]}])
+    wanted = [
+        {"name": one, "devices": [{"id": "10de:1db6"}, {"id": "10de:2331"}], "missing": "skip"},
+        {"name": two, "devices": [{"id": "10de:1db6"}], "enabled": False},
+    ]
+    result = vcenter.ok("esxi_passthrough", hosts=wanted)
+    assert result["changed"]
+    assert {state[0] for state in enabled(vcenter, one).values()} == {True}
+    assert {state[0] for state in enabled(vcenter, two).values()} == {False}

@@ -36,10 +36,9 @@ PENDING = {"passthrough_enabled": True, "passthrough_active": False}
 def plan(
     facts: HostFacts | None, *devices: dict[str, str], label: str | None = None, users: Any = None, **options: Any
 ) -> HostPlan:
-    wish = HostWish("esx-1", tuple(parse(device) for device in devices or (V100,)), label)
-    settings: dict[str, Any] = {"enabled": True, "missing": "fail", "known": ("esx-1a", "other")} | options
+    wish = HostWish("esx-1", tuple(parse(device) for device in devices or (V100,)), label, **options)
     hosts = {} if facts is None else {"esx-1": facts}
-    return plan_passthrough(hosts, [wish], users={"esx-1": users or {}}, **settings)["esx-1"]
+    return plan_passthrough(hosts, [wish], users={"esx-1": users or {}}, known=("esx-1a", "other"))["esx-1"]
 
 
 def update(address: str, enabled: bool = True, *, now: bool = False, label: str | None = None) -> DeviceUpdate:
