@@ -9,13 +9,12 @@ import collections.abc
 import dataclasses
 import typing as t
 
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu import vm_settings
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu import vm_problems, vm_settings
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog, GpuModel, UnknownGpuError
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import GpuAttachment, HostFacts, VmFacts
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.host_gpus import HostGpus
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Change, ObjectPlan, Problem
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.sharing import Share, share_out
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.suggest import did_you_mean
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.wants import GpuWant, VmWant
 
 
@@ -105,43 +104,18 @@ def _standing(want: VmWant, inventory: Inventory) -> list[Problem]:
     name = want.name
     vm = inventory.vms.get(name)
     if vm is None:
-        hint = did_you_mean(name, inventory.known_vms) or "Create it first (vm_group), or correct the name."
-        return [Problem("vm_not_found", name, f"The vCenter has no virtual machine of this name. {hint}", "vms")]
+        return [vm_problems.not_found(name, inventory.known_vms)]
     if name in inventory.ambiguous:
-        return [
-            Problem(
-                "ambiguous_name", name, "Several virtual machines have this name. Rename all but one of them.", "vms"
-            )
-        ]
+        return [vm_problems.ambiguous(name)]
     if vm.template:
         return [Problem("is_template", name, "This is a template. Give its clones GPUs, not the template.", "vms")]
     host = inventory.hosts.get(vm.host or "")
     if host is None:
-        return [Problem("no_host", name, "The virtual machine is on no host that the vCenter knows now.", kind="state")]
+        return [vm_problems.no_host(name)]
     if want.host and want.host != vm.host:
-        return [
-            Problem(
-                "vm_on_other_host",
-                name,
-                f"is on {vm.host}, not on {want.host}. Move it there, or correct its host.",
-                "host",
-                kind="state",
-            )
-        ]
-    if not host.answers:
-        return [
-            Problem(
-                "host_not_connected",
-                name,
-                f"is on {vm.host}, which is {_connection(host)}. Bring the host back, then run again.",
-                kind="state",
-            )
-        ]
-    return []
-
-
-def _connection(host: HostFacts) -> str:
-    return "not responding" if host.connection == "notResponding" else "disconnected"
+        text = f"is on {vm.host}, not on {want.host}. Move it there, or correct its host."
+        return [Problem("vm_on_other_host", name, text, "host", kind="state")]
+    return [] if host.answers else [vm_problems.not_connected(name, host)]
 
 
 def _plan_vm(
@@ -165,7 +139,7 @@ def _plan_vm(
         )
     )
     settings, setting_changes, setting_problems = vm_settings.needed(
-        vm, models, gpus=len(kept) + len(added), memory_mb=want.memory_mb, firmware=firmware
+        vm, models, gpus=len(kept) + len(added), memory_mb=want.memory_mb, firmware=want.firmware or firmware
     )
     problems.extend(setting_problems)
     changes = (*_device_changes(removed, added, host), *setting_changes)
@@ -219,7 +193,7 @@ def _new(
         ids, label = want.dynamic_kind
         stay = min(there[(ids, label)], count)
         there[(ids, label)] -= stay
-        added.extend(GpuAttachment("dynamic", 0, ids=ids, label=label) for _ in range(count - stay))
+        added.extend(GpuAttachment("dynamic", 0, ids=ids, label=label) for _number in range(count - stay))
     return [dataclasses.replace(gpu, key=-number) for number, gpu in enumerate(added, start=1)]
 
 

@@ -9,6 +9,7 @@ import collections.abc
 import dataclasses
 import typing as t
 
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu import vm_problems
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, VmFacts
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.places import (
     HostPlaces,
@@ -161,8 +162,7 @@ def _adopt(want: CloneWant, vm: VmFacts, site: Site, problems: list[Problem]) ->
         text = "There is a template of this name. Choose another name for the virtual machine."
         problems.append(Problem("is_template", want.name, text, "vms"))
     elif want.name in site.ambiguous:
-        text = "Several virtual machines have this name. Rename all but one of them."
-        problems.append(Problem("ambiguous_name", want.name, text, "vms"))
+        problems.append(vm_problems.ambiguous(want.name))
     elif not vm.change_version and vm.moid:
         text = "is still being created by another task, or cannot be read. Run again when that has ended."
         problems.append(Problem("being_created", want.name, text, kind="state"))
@@ -196,12 +196,9 @@ def _host(want: CloneWant, site: Site) -> tuple[HostFacts | None, list[Problem]]
         text = f"The vCenter has no host {want.host}. {hint}"
         return None, [Problem("host_not_found", want.name, text, "host")]
     if not host.answers:
-        how = "not responding" if host.connection == "notResponding" else "disconnected"
-        text = f"{host.name} is {how}. Bring the host back, then run again."
-        return host, [Problem("host_not_connected", want.name, text, "host", kind="state")]
+        return host, [vm_problems.not_connected(want.name, host, "host")]
     if host.in_maintenance:
-        text = f"{host.name} is in maintenance mode. Run again when it has left it."
-        return host, [Problem("host_in_maintenance", want.name, text, "host", kind="state")]
+        return host, [vm_problems.in_maintenance(want.name, host, "host")]
     return host, []
 
 
@@ -248,11 +245,11 @@ def _absent(name: str, site: Site, force_power_off: bool) -> GroupPlan:
     if vm.template:
         problems.append(Problem("is_template", name, "This is a template, which is not deleted here.", "vms"))
     elif name in site.ambiguous:
-        text = "Several virtual machines have this name. Rename all but the one that shall go."
-        problems.append(Problem("ambiguous_name", name, text, "vms"))
-    elif host is None or not host.answers:
-        text = f"is on {vm.host or 'a host'} that the vCenter cannot talk to now. Bring the host back, then run again."
-        problems.append(Problem("host_not_connected", name, text, kind="state"))
+        problems.append(vm_problems.ambiguous(name))
+    elif host is None:
+        problems.append(vm_problems.no_host(name))
+    elif not host.answers:
+        problems.append(vm_problems.not_connected(name, host))
     elif vm.power != "poweredOff" and not force_power_off:
         how = "powered on" if vm.power == "poweredOn" else vm.power
         text = f"is {how}. Power it off first (vm_power with state: off), or set force_power_off: true."

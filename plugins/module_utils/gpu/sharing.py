@@ -97,7 +97,7 @@ class _Sharing:
                 held = self.held[name] if want.mode == "fixed" else set()
                 free = [address for address in matching if address not in self.taken]
                 candidates = tuple(sorted(free, key=lambda address: (address not in held, address)))
-                for _ in range(count):
+                for _number in range(count):
                     demand = Demand(name, index, candidates)
                     index += 1
                     self.demand_wants[demand] = want

@@ -8,9 +8,9 @@ import collections.abc
 import dataclasses
 import typing as t
 
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu import vm_problems
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, VmFacts
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Change, ObjectPlan, Problem
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.suggest import did_you_mean
 
 State = t.Literal["on", "off"]
 
@@ -47,17 +47,9 @@ def _plan(
     ambiguous: collections.abc.Collection[str],
 ) -> PowerPlan:
     if vm is None:
-        hint = did_you_mean(name, known) or "Create it first (vm_group), or correct the name."
-        return _refused(
-            name, Problem("vm_not_found", name, f"The vCenter has no virtual machine of this name. {hint}", "vms")
-        )
+        return _refused(name, vm_problems.not_found(name, known))
     if name in ambiguous:
-        return _refused(
-            name,
-            Problem(
-                "ambiguous_name", name, "Several virtual machines have this name. Rename all but one of them.", "vms"
-            ),
-        )
+        return _refused(name, vm_problems.ambiguous(name))
     if vm.template:
         return _refused(name, Problem("is_template", name, "This is a template; only its clones have power.", "vms"))
     wanted: t.Literal["poweredOn", "poweredOff"] = "poweredOn" if state == "on" else "poweredOff"
@@ -75,26 +67,11 @@ def _plan(
 def _in_the_way(vm: VmFacts, state: State, hosts: t.Mapping[str, HostFacts], force: bool) -> list[Problem]:
     host = hosts.get(vm.host or "")
     if host is None:
-        return [Problem("no_host", vm.name, "is on no host that the vCenter knows now.", kind="state")]
+        return [vm_problems.no_host(vm.name)]
     if not host.answers:
-        how = "not responding" if host.connection == "notResponding" else "disconnected"
-        return [
-            Problem(
-                "host_not_connected",
-                vm.name,
-                f"is on {host.name}, which is {how}. Bring the host back, then run again.",
-                kind="state",
-            )
-        ]
+        return [vm_problems.not_connected(vm.name, host)]
     if state == "on" and host.in_maintenance:
-        return [
-            Problem(
-                "host_in_maintenance",
-                vm.name,
-                f"is on {host.name}, which is in maintenance mode. Run again when it has left it.",
-                kind="state",
-            )
-        ]
+        return [vm_problems.in_maintenance(vm.name, host)]
     if state == "off" and vm.power == "suspended" and not force:
         return [
             Problem(

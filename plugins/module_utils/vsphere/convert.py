@@ -146,7 +146,7 @@ def vm_facts(moid: str, props: Props, *, host_names: t.Mapping[str, str], intent
         extra_config={
             option.key: str(option.value)
             for option in props.get("config.extraConfig") or ()
-            if option.key.startswith("pciPassthru.")
+            if option.key.lower().startswith("pcipassthru.")
         },
         gpus=tuple(
             _attachment(device)

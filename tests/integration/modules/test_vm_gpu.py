@@ -194,6 +194,13 @@ def test_overrides_are_checked_before_anything_is_connected_to(start_vcenter: St
     assert extra_config["pciPassthru.64bitMMIOSizeGB"] == "128"
 
 
+def test_settings_that_fit_are_kept_however_they_are_spelt(start_vcenter: StartVcenter) -> None:
+    settings = {"pcipassthru.use64bitmmio": "true", "PciPassthru.64bitMmioSizeGb": "256"}
+    vcenter = start_vcenter(gpu_fleet(vms=[machine("a", memory_locked=True, extra_config=settings)]))
+    actions = vcenter.ok("vm_gpu", vms=[wanted("a", fixed())])["objects"]["a"]["actions"]
+    assert [action for action in actions if not action.startswith("attach GPU")] == []
+
+
 def test_bios_is_changed_over_on_request(start_vcenter: StartVcenter) -> None:
     vcenter = start_vcenter(gpu_fleet(vms=[machine("a", firmware="bios")]))
     assert (

@@ -107,7 +107,7 @@ def test_deleting() -> None:
     assert absent(site(vm("a"))).work == Removal("vm-a", power_off=False)
     assert codes(absent(site(vm("a", template=True)))) == ["is_template"]
     assert codes(absent(site(vm("a"), ambiguous={"a"}))) == ["ambiguous_name"]
-    assert codes(absent(site(vm("a", host=None)))) == ["host_not_connected"]
+    assert codes(absent(site(vm("a", host=None)))) == ["no_host"]
     for power in ("poweredOn", "suspended"):
         assert codes(absent(site(vm("a", power=power)))) == ["vm_powered_on"]
         assert absent(site(vm("a", power=power)), force=True).work == Removal("vm-a", power_off=True)
