@@ -73,6 +73,11 @@ options:
         description:
           - Memory in MB. If not set, it stays as it is.
         type: int
+      firmware:
+        description:
+          - The same as O(firmware), for this virtual machine, if it differs from the others.
+        type: str
+        choices: [check, efi]
   firmware:
     description:
       - What to do with a virtual machine with BIOS firmware whose GPUs need EFI, which is the case when a BAR is larger
@@ -238,6 +243,7 @@ def argument_spec() -> Spec:
         "host": {"type": "str"},
         "gpus": {"type": "list", "elements": "dict", "required": True, "options": gpu},
         "memory_mb": {"type": "int"},
+        "firmware": {"type": "str", "choices": ["check", "efi"]},
     }
     return {
         "vms": {"type": "list", "elements": "dict", "required": True, "options": vm},

@@ -45,6 +45,8 @@ class VmWant:
     host: str | None = None
     """Where the virtual machine is expected to be."""
     memory_mb: int | None = None
+    firmware: t.Literal["check", "efi"] | None = None
+    """What to do with BIOS where EFI is needed; None for what holds for all of the call."""
 
 
 def parse(items: collections.abc.Sequence[t.Mapping[str, t.Any]]) -> tuple[dict[str, VmWant], dict[str, list[Problem]]]:
@@ -76,7 +78,7 @@ def parse(items: collections.abc.Sequence[t.Mapping[str, t.Any]]) -> tuple[dict[
             problems[name].append(
                 Problem("invalid_memory", name, f"memory_mb must be a multiple of 4, not {memory_mb}.", "memory_mb")
             )
-        wants[name] = VmWant(name, tuple(gpus), item.get("host") or None, memory_mb)
+        wants[name] = VmWant(name, tuple(gpus), item.get("host") or None, memory_mb, item.get("firmware"))
     return wants, {name: found for name, found in problems.items() if found}
 
 
