@@ -9,6 +9,7 @@ another one could not be served otherwise.
 
 from __future__ import annotations
 
+import collections
 import collections.abc
 import dataclasses
 import typing as t
@@ -66,8 +67,9 @@ def assign(demands: collections.abc.Sequence[Demand], phases: collections.abc.Se
 def _augment(demand: Demand, allowed: Allowed, given: dict[Demand, str], holder: dict[str, Demand]) -> bool:
     """Give the demand a free device, or one whose holder can take another; breadth first, so that few must move."""
     came_from: dict[str, tuple[Demand, str | None]] = {}
-    queue: list[tuple[Demand, str | None]] = [(demand, None)]
-    for current, via in queue:
+    queue: collections.deque[tuple[Demand, str | None]] = collections.deque([(demand, None)])
+    while queue:
+        current, via = queue.popleft()
         for address in current.candidates:
             if address in came_from or not allowed(current, address):
                 continue
