@@ -84,6 +84,7 @@ objects:
       reboot_in_progress: false
       in_maintenance: true
       maintenance_owner: gpuops
+      unfinished: false
       left_alone: false
   contains:
     changed:
@@ -106,6 +107,11 @@ objects:
       type: bool
     reboot_required:
       description: Whether passthrough of any device takes effect only after a reboot.
+      type: bool
+    unfinished:
+      description:
+        - Whether an interrupted run has left its mark on the host, although the host is in service.
+          With O(state=left) it is cleared.
       type: bool
     left_alone:
       description: Whether nothing was done because somebody else has the host in maintenance mode.

@@ -137,6 +137,7 @@ objects:
       reboot_in_progress: false
       in_maintenance: false
       maintenance_owner:
+      unfinished: false
       left_alone: false
   contains:
     changed:
@@ -164,6 +165,11 @@ objects:
     maintenance_owner:
       description: V(gpuops) when this collection put it there, V(other) when somebody else did.
       type: str
+    unfinished:
+      description:
+        - Whether an interrupted run has left its mark on the host, although the host is in service.
+          M(gpuops.vsphere.esxi_maintenance) with C(state=left) clears it.
+      type: bool
     left_alone:
       description: Whether nothing was done because somebody else has the host in maintenance mode.
       type: bool

@@ -41,6 +41,7 @@ def standing(host: HostFacts, addresses: t.Collection[str] | None = None) -> dic
         "reboot_in_progress": reboot_in_progress(host),
         "in_maintenance": host.in_maintenance,
         "maintenance_owner": maintenance_owner(host),
+        "unfinished": host.answers and host.intent is not None and not host.in_maintenance,
         "left_alone": False,
     }
 

@@ -92,11 +92,9 @@ def apply_maintenance(
     )
     entering = [name for name, step in steps.items() if step.enter and outcomes[name].ok]
     _advance(outcomes, entering, lambda names: _enter(client, {name: moids[name] for name in names}, bounds))
-    _advance(
-        outcomes,
-        (name for name, step in steps.items() if step.leave),
-        lambda names: _leave(client, {name: moids[name] for name in names}, bounds),
-    )
+    leaving = [name for name, step in steps.items() if step.leave]
+    leaving += _entering_still(client, moids, [n for n, step in steps.items() if step.clear and not step.leave], bounds)
+    _advance(outcomes, leaving, lambda names: _leave(client, {name: moids[name] for name in names}, bounds))
     # Where entering has surely failed, nothing of ours is left on the host; where it goes on, the intent stays.
     refused = [name for name in entering if not outcomes[name].ok and not _may_go_on(outcomes[name])]
     _write(client, moids, dict.fromkeys(refused), bounds)
@@ -215,6 +213,19 @@ def _change_mode(
 
 def _already_started(task: t.Any) -> t.Any:
     return task
+
+
+def _entering_still(client: Client, moids: Moids, names: t.Sequence[str], bounds: Bounds) -> list[str]:
+    """Of the hosts that seem to be in service, those that a killed run's task brings into maintenance mode still."""
+    running = _state(client, {name: moids[name] for name in names}, _ENTER).running if names else {}
+    entered = run_tasks(
+        client,
+        {name: functools.partial(_already_started, task) for name, task in running.items()},
+        timeout=bounds.left,
+        max_parallel=bounds.max_parallel,
+        doing="enter maintenance mode",
+    )
+    return [name for name, outcome in entered.items() if outcome.ok]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -147,6 +147,18 @@ def test_a_run_killed_half_way_is_carried_on(start_vcenter: StartVcenter, state:
     assert vcenter.ok("esxi_maintenance", hosts=[ONE], state=state)["changed"] is False
 
 
+def test_leaving_finds_a_host_that_a_killed_run_is_about_to_take_out_of_service(start_vcenter: StartVcenter) -> None:
+    # It seems to be in service, but the task goes on, and would leave it in maintenance mode without a mark.
+    vcenter = start_vcenter(fleet(1), time_scale=10)
+    with killed_at_the_end(vcenter.start("esxi_maintenance", hosts=[ONE])):
+        wait_for(lambda: vcenter.counts()["requests"].get("EnterMaintenanceMode_Task"), "the task is started")
+    assert vcenter.host(ONE)["in_maintenance"] is False
+    assert vcenter.ok("esxi_maintenance", hosts=[ONE], state="left")["changed"] is True
+    assert vcenter.counts()["requests"]["ExitMaintenanceMode_Task"] == 1
+    host = vcenter.host(ONE)
+    assert (host["in_maintenance"], host["intent"]) == (False, None)
+
+
 def test_a_run_told_to_stop_says_what_it_leaves(start_vcenter: StartVcenter) -> None:
     vcenter = start_vcenter(fleet(1), time_scale=10)
     process = vcenter.start("esxi_maintenance", hosts=[ONE])

@@ -200,3 +200,10 @@ def test_a_reboot_of_ours_is_waited_for_not_failed() -> None:
     assert not planned.plan.changed
     assert planned.plan.notes["reboot_in_progress"] is True
     assert planned.plan.notes["reboot_required"] is True
+
+
+def test_the_mark_of_an_interrupted_run_is_told() -> None:
+    intent = Intent("r", "maintenance", BOOTED)
+    assert plan(host(gpu(A, **ON), intent=intent)).plan.notes["unfinished"] is True
+    assert plan(host(gpu(A, **ON), intent=intent, in_maintenance=True)).plan.notes["unfinished"] is False
+    assert plan(host(gpu(A, **ON))).plan.notes["unfinished"] is False

@@ -1,0 +1,113 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Stop after the k-th call to the vCenter, for every k, and run again: the end is the same every time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client, Stub
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module import Planned
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import ConnectionOptions
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.reads import read_hosts
+from ansible_collections.gpuops.vsphere.plugins.modules import esxi_maintenance, esxi_passthrough, esxi_power
+from simulated import StartVcenter, Vcenter, fleet
+
+HOSTS = 100
+V100 = {"id": "10de:1db6", "address": None, "class": None, "name": None}
+
+
+class CrashError(BaseException):
+    """The process dies here."""
+
+
+class Fuse:
+    """Lets so many calls through, then none; the last one is carried out or not."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls = 0
+        self.limit: int | None = None
+        self.last_is_carried_out = False
+        original = Stub._call
+
+        def call(stub: Stub, mo: Any, info: Any, args: Any, outer_stub: Any) -> Any:
+            self.calls += 1
+            if self.limit is not None and self.calls > self.limit:
+                raise CrashError
+            dies = self.limit == self.calls
+            if dies and not self.last_is_carried_out:
+                raise CrashError
+            answer = original(stub, mo, info, args, outer_stub)
+            if dies:
+                raise CrashError
+            return answer
+
+        monkeypatch.setattr(Stub, "_call", call)
+
+
+def step(vcenter: Vcenter, module: Any, **own: Any) -> Planned:
+    """What the module's shell does, without a process of its own."""
+    defaults = {name: option.get("default") for name, option in module.argument_spec().items()}
+    bounds = {"timeout": 60, "max_parallel": 1, "assume": {"hosts": {}, "vms": {}}}
+    connection = {"validate_certs": True, "thumbprint": None, **vcenter.options()}
+    params = {**defaults, **bounds, **own}
+    with Client.open(ConnectionOptions.from_params(connection)) as client:
+        facts = module.read(client, params)
+        planned: Planned = module.plan(facts, params)
+        assert not any(plan.failed for plan in planned.plans.values()), planned.plans
+        if planned.todo:
+            for name, done in module.apply(client, facts, planned, params).items():
+                assert done.problems == (), name
+        return planned
+
+
+def converge(vcenter: Vcenter, host: str) -> bool:
+    """The order of work of the roles esxi_passthrough and esxi_rolling, for one host. True if anything changed."""
+    device = {"name": host, "devices": [V100], "hardware_label": "v100", "enabled": None, "missing": None}
+    done = [step(vcenter, esxi_passthrough, hosts=[device])]
+    notes = done[0].plans[host].notes
+    pending = notes["reboot_required"] or notes["reboot_in_progress"] or notes["maintenance_owner"] == "gpuops"
+    if pending:
+        done.append(step(vcenter, esxi_maintenance, hosts=[host], state="entered"))
+        done.append(step(vcenter, esxi_power, hosts=[host]))
+    if pending or notes["unfinished"]:
+        done.append(step(vcenter, esxi_maintenance, hosts=[host], state="left"))
+    return any(planned.todo for planned in done)
+
+
+def seen(vcenter: Vcenter) -> dict[str, HostFacts]:
+    options = ConnectionOptions.from_params({"validate_certs": True, "thumbprint": None, **vcenter.options()})
+    with Client.open(options) as client:
+        return dict(read_hosts(client))
+
+
+@pytest.mark.parametrize("carried_out", [False, True], ids=["not carried out", "carried out"])
+def test_every_crash_is_finished_by_the_next_run(
+    start_vcenter: StartVcenter, monkeypatch: pytest.MonkeyPatch, carried_out: bool
+) -> None:
+    vcenter = start_vcenter(fleet(HOSTS), time_scale=50_000)
+    fuse = Fuse(monkeypatch)
+    names: list[str] = []
+    crashed = True
+    while crashed:  # until the fuse is longer than the whole work
+        name = f"esx-{len(names) + 1:03}.lab"
+        names.append(name)
+        fuse.calls, fuse.limit, fuse.last_is_carried_out = 0, len(names), carried_out
+        try:
+            converge(vcenter, name)
+            crashed = False
+        except CrashError:
+            fuse.limit = None
+            converge(vcenter, name)
+        fuse.limit = None
+        assert converge(vcenter, name) is False, f"after call {len(names)}"
+    assert len(names) > 30
+    hosts = seen(vcenter)
+    wanted = hosts[names[-1]]
+    assert all(device.passthrough_active for device in wanted.devices if device.id == V100["id"])
+    for number, name in enumerate(names, start=1):
+        host = hosts[name]
+        assert (host.in_maintenance, host.intent, host.devices) == (False, None, wanted.devices), f"after call {number}"
+    assert vcenter.counts()["requests"]["RebootHost_Task"] == len(names)
