@@ -10,6 +10,7 @@ import typing as t
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuops.vsphere.plugins.module_utils.inventory.problems import (
     InventoryProblem,
+    failure_problem,
     merge,
     plan_problems,
     render,
@@ -64,10 +65,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             if "objects" in outcome:
                 problems += plan_problems(outcome["objects"], plan["variables"], plan["hosts"])
             else:
-                code = (outcome.get("failure") or {}).get("code", "")
-                known = {**args["connection"], **plan["variables"]}
-                variable = known.get(code, args["connection"].get("*", "vCenter"))
-                problems.append(InventoryProblem(variable, str(outcome.get("msg", "the vCenter was not read"))))
+                problems.append(failure_problem(outcome, plan["variables"], args["connection"]))
         merged = merge(problems)
         result["changed"] = False
         result["problems"] = [dataclasses.asdict(problem) for problem in merged]

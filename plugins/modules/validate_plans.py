@@ -52,7 +52,9 @@ options:
         type: dict
         default: {}
   connection:
-    description: The variable behind each failure code of the connection to the vCenter; C(*) is for all others.
+    description:
+      - The variable behind each option of the connection to the vCenter, and behind each failure code; C(*) is for all
+        others.
     type: dict
     default: {}
 attributes:

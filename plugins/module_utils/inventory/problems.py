@@ -60,6 +60,23 @@ def plan_problems(
     return problems
 
 
+def failure_problem(
+    outcome: t.Mapping[str, t.Any], variables: t.Mapping[str, str], connection: t.Mapping[str, str]
+) -> InventoryProblem:
+    """Why a module failed as a whole: its options were wrong, or the vCenter could not be read.
+
+    `connection` names the variable behind an option of the connection, or behind a failure code of it;
+    `variables` is the module's own. A message about an option begins with the option's name and a colon.
+    """
+    msg = str(outcome.get("msg", "the vCenter was not read"))
+    code = (outcome.get("failure") or {}).get("code") or ""
+    option, colon, _text = msg.partition(":")
+    if code == "invalid_input" and colon and option in connection:
+        return InventoryProblem(connection[option], msg)
+    variable = variables.get(code) or connection.get(code) or connection.get("*", "vCenter")
+    return InventoryProblem(variable, msg)
+
+
 def render(problems: t.Sequence[InventoryProblem], *, width: int = 110, lines: int = 24) -> str:
     """The merged problems as text: one paragraph each, at most `lines` lines in all, then how many more there are."""
     merged = merge(problems)

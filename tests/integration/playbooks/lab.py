@@ -152,16 +152,17 @@ class Lab:
 
     def start_playbook(self, name: str, *arguments: str) -> subprocess.Popen[str]:
         """Start a playbook in a process group of its own."""
-        return self._ansible("ansible-playbook", f"playbooks/{name}.yml", "-i", str(INVENTORY), *arguments)
+        return self.start_ansible("ansible-playbook", f"playbooks/{name}.yml", "-i", str(INVENTORY), *arguments)
 
     def run(self, program: str, *arguments: str) -> str:
         """Run another of Ansible's programs and return what it prints; it must succeed."""
-        process = self._ansible(program, *arguments)
+        process = self.start_ansible(program, *arguments)
         output, _ = process.communicate()
         assert process.returncode == 0, output
         return output
 
-    def _ansible(self, program: str, *arguments: str) -> subprocess.Popen[str]:
+    def start_ansible(self, program: str, *arguments: str) -> subprocess.Popen[str]:
+        """Start one of Ansible's programs in the lab."""
         temporary = str(self.directory / "tmp")
         return subprocess.Popen(
             [str(BIN / program), *arguments],

@@ -14,6 +14,9 @@ import typing as t
 import pytest
 from lab import Lab, Run
 
+# one lab for all: the tests of this file stay in one worker
+pytestmark = pytest.mark.xdist_group("site-converge")
+
 HOSTS = ["esx-gpu-01.lab", "esx-gpu-02.lab", "esx-gpu-03.lab"]
 GPUS = {"gpu-server-01": 2, "gpu-server-02": 2, "gpu-server-03": 4}
 

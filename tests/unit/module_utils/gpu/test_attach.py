@@ -2,7 +2,6 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 from __future__ import annotations
 
-import dataclasses
 import typing as t
 
 import pytest
@@ -290,7 +289,7 @@ def test_bios_is_a_problem_or_is_changed_over() -> None:
     assert "firmware: efi" in problem.msg
     planned = plan([want("a", by_id())], [bios], firmware="efi")["a"]
     assert edit(planned).settings.firmware_efi
-    for_this_one = dataclasses.replace(want("a", by_id()), firmware="efi")
+    for_this_one = {**want("a", by_id()), "firmware": "efi"}
     assert edit(plan([for_this_one], [bios])["a"]).settings.firmware_efi
     small = host("esx", gpu(SLOTS[0], T4))
     planned = plan([want("a", by_id(T4))], [vm("a", firmware="bios", extra_config={})], small)["a"]

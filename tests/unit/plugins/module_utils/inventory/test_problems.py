@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import typing as t
 
+import pytest
 from ansible_collections.gpuops.vsphere.plugins.module_utils.inventory.problems import (
     InventoryProblem,
+    failure_problem,
     merge,
     plan_problems,
     render,
@@ -70,3 +72,20 @@ def test_the_list_fits_a_screen_and_counts_what_it_leaves_out(problems: list[Inv
     shown = sum(line.startswith("- ") for line in text)
     left_out = int(text[-1].split()[2]) if text and text[-1].startswith("… and") else 0
     assert shown + left_out == len(merge(problems))
+
+
+@pytest.mark.parametrize(
+    ("code", "msg", "expected"),
+    [
+        pytest.param("invalid_input", "password: is empty.", "vcenter_password", id="an option of the connection"),
+        pytest.param("invalid_input", "hosts: h1: id is odd", "esxi_passthrough_devices", id="an option of the module"),
+        pytest.param("invalid_login", "password: refused", "vcenter_username", id="a failure of the connection"),
+        pytest.param("something_new", "odd", "vCenter", id="anything else"),
+        pytest.param(None, "missing required arguments: hosts", "vCenter", id="no code at all"),
+    ],
+)
+def test_a_failure_as_a_whole_names_the_variable_to_look_at(code: str | None, msg: str, expected: str) -> None:
+    connection = {"password": "vcenter_password", "invalid_login": "vcenter_username", "*": "vCenter"}
+    outcome = {"msg": msg, "failure": {"code": code}} if code else {"msg": msg}
+    found = failure_problem(outcome, {"invalid_input": "esxi_passthrough_devices"}, connection)
+    assert found == InventoryProblem(expected, msg)
