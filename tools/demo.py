@@ -72,6 +72,7 @@ class Lab:
 
     def start(self, time_scale: int) -> dict[str, object]:
         """Start the simulator, or find it running, and return what its ready file says."""
+        process: subprocess.Popen[bytes] | None = None
         if self.running_pid() is None:
             self.ready_file.unlink(missing_ok=True)
             command = [
@@ -92,7 +93,9 @@ class Lab:
             self.pid_file.write_text(f"{process.pid}\n", encoding="utf-8")
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self.ready_file.exists():
-            if self.running_pid() is None or time.monotonic() > deadline:
+            # a program that has only just been started has no command line yet: ask its parent, which is us
+            gone = process.poll() is not None if process else self.running_pid() is None
+            if gone or time.monotonic() > deadline:
                 raise DemoError(f"the simulator did not start; the end of {self.log_file}:\n{self._log_end()}")
             time.sleep(0.05)
         ready: dict[str, object] = json.loads(self.ready_file.read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog
+
 from vsphere_simulator.world.catalog import CATALOG
 
 

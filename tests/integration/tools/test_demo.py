@@ -71,7 +71,7 @@ def test_up_converges_and_a_second_up_changes_nothing(demo: Demo) -> None:
     second = demo.run("up")
     assert second.returncode == 0, second.stdout + second.stderr
     assert set(changed(second.stdout)) == {0}
-    assert "nothing changed" in second.stdout.lower()
+    assert "nothing, everything is as wanted" in second.stdout
 
     pid = demo.pid
     down = demo.run("down")
