@@ -49,7 +49,9 @@ def plan_problems(
                 continue
             option = str(problem.get("option") or "")
             variable = (
-                variables.get(option) or variables.get(option.split("[")[0].split(".")[0]) or variables.get("*", option)
+                variables.get(option)
+                or variables.get(option.split("[", maxsplit=1)[0].split(".", maxsplit=1)[0])
+                or variables.get("*", option)
             )
             owner = (hosts or {}).get(name, name)
             msg = str(problem["msg"])

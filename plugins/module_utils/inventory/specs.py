@@ -172,4 +172,4 @@ def _article(type_name: str) -> str:
 def _first_sentence(option: t.Mapping[str, t.Any]) -> str:
     description = option.get("description") or "see the role's README"
     text = description if isinstance(description, str) else " ".join(map(str, description))
-    return " ".join(text.split()).split(". ")[0].rstrip(".")
+    return " ".join(text.split()).split(". ", maxsplit=1)[0].rstrip(".")

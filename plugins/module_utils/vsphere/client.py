@@ -111,7 +111,7 @@ class Stub(SoapStubAdapter):
             ) from error
         except (OSError, http.client.HTTPException) as error:
             status = str(error).split(" ", 1)[0]
-            if type(error) is http.client.HTTPException and status.isdigit():
+            if isinstance(error, http.client.HTTPException) and len(status) == 3 and status.isdigit():
                 raise transport.http_status_error(int(status), "/sdk", client.options) from error
             raise ConnectionLostError(
                 f"{client.options.endpoint}: the connection dropped during {info.wsdlName} "

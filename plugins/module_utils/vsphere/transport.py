@@ -9,7 +9,7 @@ import http.client
 import socket
 import ssl
 import typing as t
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import (
     BadAnswerError,
