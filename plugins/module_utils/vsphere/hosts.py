@@ -44,6 +44,8 @@ Moids = t.Mapping[str, str]
 # Kinds of tasks, as TaskInfo.descriptionId has them.
 _ENTER, _LEAVE, _REBOOT = "HostSystem.enterMaintenanceMode", "HostSystem.exitMaintenanceMode", "HostSystem.reboot"
 
+_MARGIN_S = 2
+
 # Codes of failures after which the vCenter may still carry on with what was begun.
 _UNFINISHED = ("timeout", "interrupted", "connection_lost", "connection_failed")
 
@@ -140,7 +142,8 @@ def _advance(
 
 
 def _may_go_on(outcome: TaskOutcome) -> bool:
-    return outcome.error is not None and outcome.error.code in _UNFINISHED
+    # With a fault the vCenter itself has ended the task.
+    return outcome.error is not None and outcome.error.code in _UNFINISHED and outcome.error.fault is None
 
 
 def _write(
@@ -153,11 +156,11 @@ def _write(
 
 
 def _enter(client: Client, moids: Moids, bounds: Bounds) -> dict[str, TaskOutcome]:
-    """Put hosts into maintenance mode; the vCenter gives up at the deadline, too."""
+    """Put hosts into maintenance mode; the vCenter gives up just before we do, so that nothing is left half done."""
 
     def starter(name: str) -> t.Callable[[], t.Any]:
         host = client.ref(vim.HostSystem, moids[name])
-        return lambda: host.EnterMaintenanceMode(int(bounds.left), False, None)
+        return lambda: host.EnterMaintenanceMode(max(1, int(bounds.left) - _MARGIN_S), False, None)
 
     return _change_mode(client, moids, starter, wanted=True, bounds=bounds)
 

@@ -68,7 +68,11 @@ def applied(outcomes: t.Mapping[str, TaskOutcome]) -> dict[str, Applied]:
     return {
         name: Applied(changed=True)
         if outcome.error is None
-        else Applied(changed=outcome.error.code == "timeout", problems=(problem(name, outcome.error),))
+        # A time-out without a fault is ours: the vCenter carries on.
+        else Applied(
+            changed=outcome.error.code == "timeout" and outcome.error.fault is None,
+            problems=(problem(name, outcome.error),),
+        )
         for name, outcome in outcomes.items()
     }
 

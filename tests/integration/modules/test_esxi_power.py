@@ -106,7 +106,7 @@ def test_what_others_began_is_left_alone(start_vcenter: StartVcenter) -> None:
 def test_a_run_killed_before_or_during_the_reboot_is_carried_on_without_a_second_one(
     start_vcenter: StartVcenter,
 ) -> None:
-    vcenter = prepared(start_vcenter(fleet(1), time_scale=60))
+    vcenter = prepared(start_vcenter(fleet(1, timings={"boot": 600}), time_scale=60))
     with killed_at_the_end(vcenter.start("esxi_power", hosts=[ONE])):
         wait_for(lambda: vcenter.host(ONE)["connection"] == "notResponding", "the host goes down")
     seen = vcenter.ok("esxi_passthrough", hosts=[{"name": ONE, "devices": [V100]}])
