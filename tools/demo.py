@@ -148,13 +148,15 @@ def up(lab: Lab, time_scale: int, extra: list[str]) -> int:
         state = "still runs" if already else "started"
         print(f"==> simulator {state}: {ready['url']} (log: {lab.log_file})", flush=True)
         code = run_site(lab, extra)
-    if code == 0:
-        print("==> `make demo` again changes nothing; `make demo-down` stops the simulator")
-    else:
+    if code != 0:
         print(
-            "==> the playbook did not finish; `make demo` carries on where it stopped, `make demo-down` starts over",
+            "==> the playbook ended with an error, see above; `make demo` tries again, `make demo-down` starts over",
             file=sys.stderr,
         )
+    elif {"--check", "-C"} & set(extra):
+        print("==> only looked, changed nothing; `make demo` converges, `make demo-down` stops the simulator")
+    else:
+        print("==> `make demo` again changes nothing; `make demo-down` stops the simulator")
     return code
 
 

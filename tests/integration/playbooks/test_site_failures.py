@@ -130,7 +130,7 @@ def test_the_rest_waits_when_a_failure_is_to_stop_the_work(lab: Lab) -> None:
 
 def test_without_leave_to_reboot_hosts_are_prepared_and_reported(lab: Lab) -> None:
     lab.start()
-    run = lab.playbook("site", "-e", '{"esxi_passthrough_reboot_ok": false}', "--limit", ONE)
+    run = lab.playbook("site", "-e", "esxi_passthrough_reboot_ok=false", "--limit", ONE)
     assert run.count("failed") == {ONE: 1}
     assert "esxi_passthrough_reboot_ok" in run.output
     assert lab.vcenter.counts()["requests"].get("EnterMaintenanceMode_Task", 0) == 0
