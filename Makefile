@@ -38,7 +38,7 @@ unit: test-env ## Tests of pure code and of the simulator (about 1 minute)
 
 .PHONY: integration
 integration: test-env ## Modules and playbooks against the simulator over TLS (about 4 minutes)
-	$(PYTEST) -n 2 --dist loadgroup tests/integration
+	$(PYTEST) -n 2 --dist loadfile tests/integration
 
 .PHONY: ci
 ci: test ## What CI runs

@@ -10,9 +10,6 @@ import socket
 import pytest
 from lab import Lab
 
-# one lab for all: the tests of this file stay in one worker
-pytestmark = pytest.mark.xdist_group("site-bad_input")
-
 LIMIT_ONE = ("--limit", "esx-gpu-01.lab")
 V100 = "10de:1db6"
 
