@@ -27,7 +27,7 @@ lint: test-env ## Formatting, lint, types, collection sanity (about 2 minutes)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p ansible_collections.gpuops.vsphere.plugins
-	$(BIN)/mypy simulator/src tools/demo.py
+	$(BIN)/mypy simulator/src tools/demo.py tools/guest tools/guestlib
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline
 	$(BIN)/antsibull-changelog lint
 	tools/sanity

@@ -13,7 +13,7 @@ from typing import Any
 
 from . import freeze
 from .boot import SSH_PORT, wait_booted
-from .errors import ConflictError, NotFoundError, SpecError
+from .errors import CommandError, ConflictError, NotFoundError, SpecError
 from .host import RUN_DIR, Host
 from .identity import Identity, kill, marked, wait_gone
 from .images import Image, ImageStore
@@ -33,6 +33,11 @@ def free_address(subnet: str, taken: Collection[str]) -> str:
         if number and str(address) not in taken:
             return str(address)
     raise ConflictError(f"no address is left in {subnet}", "destroy guests that are not needed")
+
+
+def address_is_booked(message: str) -> bool:
+    """Return whether podman refused to start a container because it thinks that another has its address."""
+    return "already allocated to container" in message
 
 
 def mac_address(address: str) -> str:
@@ -248,12 +253,22 @@ class Guests:
         self._records.write(Record(self.instance, spec.name, str(Identity.own())))
         subnet = self._podman.network_subnet(self.instance)
         taken = {found.labels.get("address", "") for found in self._podman.containers(self.instance)}
-        limits = self._host.cgroup2
-        address = free_address(subnet, taken)
-        self._podman.create(create_words(self.instance, spec, image, address, owner, limits=limits))
         name = container_name(self.instance, spec.name)
-        self._podman.copy_in(name, files_of(spec))
-        self._podman.start(name)
+        while True:
+            address = free_address(subnet, taken)
+            limits = self._host.cgroup2
+            self._podman.create(create_words(self.instance, spec, image, address, owner, limits=limits))
+            self._podman.copy_in(name, files_of(spec))
+            try:
+                self._podman.start(name)
+            except CommandError as error:
+                # A podman that was killed has left the address in podman's books, out of anybody's reach.
+                if not address_is_booked(str(error)):
+                    raise
+                self._podman.remove(name)
+                taken.add(address)
+            else:
+                return
 
     def _remove(self, names: Collection[str]) -> None:
         """Remove guests and, with the last, the network. The lock is held."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ConflictError, HostError
-from .identity import marked
+from .identity import marked, wait_gone
 from .locks import locked
 from .run import run
 
@@ -37,6 +37,7 @@ _CONTAINERS_CONF = RUN_DIR / "containers.conf"
 _USERS_LOCK = RUN_DIR / "users.lock"
 _SETUP_LOCK = RUN_DIR / "setup.lock"
 _LOCK_S = 60.0
+_HELPERS_S = 5.0
 _WHAT = "the host's guest set-up"
 
 
@@ -137,8 +138,11 @@ def in_use(has_guests: Callable[[Host], bool]) -> Iterator[Host]:
 def _release(host: Host, has_guests: Callable[[Host], bool]) -> None:
     try:
         with locked(_USERS_LOCK, _WHAT, 0.0):
-            # Processes that a killed user of the host has left hold the namespace too.
-            if marked() or has_guests(host):
+            if has_guests(host):
+                return
+            # Podman's helpers end a moment after the last guest, and hold the namespace until then; so
+            # does what a killed user of the host has left running.
+            if not host.cgroup2 and wait_gone(marked(), _HELPERS_S):
                 return
             _take_back_namespace()
             _CONTAINERS_CONF.unlink(missing_ok=True)

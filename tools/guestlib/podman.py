@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import remains
 from .errors import CommandError
-from .host import Host, parse_mounts
+from .host import Host
 from .run import MARK, run
 
 PREFIX = "gpuops"
-_INTERFACES = Path("/sys/class/net")
 LABEL = "gpuops.guest"
 """Label of every container (its value is the instance) and prefix of the other labels."""
 
@@ -119,22 +119,16 @@ class Podman:
         """Remove an instance's network, with no container on it any more."""
         name = network_name(instance)
         bridge = str(json.loads(self._run("network", "inspect", name))[0].get("network_interface") or "")
-        if bridge and (_INTERFACES / bridge).exists():
-            self._take_down(name, bridge)
+        if remains.has_bridge(bridge):
+            # Podman was killed while setting it up. It takes a network down (bridge, packet filter's
+            # rules) with the last container that it has put there, so one is put there and removed.
+            remains.unplug(bridge)
+            for image in self.images()[:1]:
+                self._run("run", "--rm", "--systemd=false", "--network", name, image, "true")
+            if remains.has_bridge(bridge):
+                remains.remove_bridge(bridge)
         self._run("network", "rm", "--force", name)
-
-    def _take_down(self, name: str, bridge: str) -> None:
-        """Remove a bridge that outlived its last container: podman was killed while setting it up.
-
-        Podman takes a network down (bridge, packet filter's rules) with the last container that it has
-        put there, so one is put there and removed; ends of a dead container's cable would be in the way.
-        """
-        for port in sorted(entry.name for entry in (_INTERFACES / bridge / "brif").iterdir()):
-            run(["ip", "link", "delete", port])
-        for image in self.images()[:1]:
-            self._run("run", "--rm", "--systemd=false", "--network", name, image, "true")
-        if (_INTERFACES / bridge).exists():
-            run(["ip", "link", "delete", bridge])
+        remains.forget_names(name)
 
     def create(self, words: Sequence[str]) -> None:
         """Create a container (not started)."""
@@ -177,24 +171,18 @@ class Podman:
 
     def remove(self, name: str) -> None:
         """Remove a container whatever it is doing; no error if it is gone."""
+        found = next((found for found in self.containers() if found.name == name), None)
+        if found is None or found.status not in ("running", "paused"):
+            remains.end_monitors(name)
+        if found is None:
+            return
         words = ("rm", "--force", "--volumes", "--time", "0", "--ignore", name)
         try:
             self._run(*words)
         except CommandError:
-            # Podman does not know of a mount if it was killed right after making it.
-            mounts = self._unmount(name)
-            if not mounts:
-                raise
+            # Podman trips over a mount that it was killed right after making, and may clear it only now.
+            remains.unmount(self._host.prefix(), found.id)
             self._run(*words)
-
-    def _unmount(self, name: str) -> list[str]:
-        """Unmount what is mounted in a container's directory of podman's store; return the mount points."""
-        ids = [found.id for found in self.containers() if found.name == name and found.id]
-        table = parse_mounts(run([*self._host.prefix(), "cat", "/proc/self/mountinfo"]))
-        points = [mount.point for mount in reversed(table) if any(f"/{id_}/" in mount.point for id_ in ids)]
-        for point in points:
-            run([*self._host.prefix(), "umount", point], name="umount")
-        return points
 
     def execute(self, name: str, *words: str, accept: Sequence[int] = (0,)) -> str | None:
         """Run a program in a container; None if that failed (guests that are booting refuse)."""
