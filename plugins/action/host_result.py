@@ -18,7 +18,6 @@ _SPEC: dict[str, t.Any] = {
 }
 # Shown once, by Ansible itself, and not again within `objects`.
 _SHOWN_ELSEWHERE = frozenset({"diff", "warnings"})
-_SHOWN_IN_FAILURE = frozenset({"msg", "problems", "failed"})
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no types
@@ -53,7 +52,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             return {**output, "skipped": True, "skip_reason": f"The result has nothing about {', '.join(names)}."}
 
         output.update(unroll(entries))
-        if not output["failed"]:  # a failure is printed whole: nothing but what helps
+        if not output["failed"]:
             output["predicted"] = {
                 kind: {
                     name: facts
@@ -62,7 +61,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
                 }
                 for kind in ("hosts", "vms")
             }
-        self._accumulate(output, variables, changes_of(entries))
+            self._accumulate(output, variables, changes_of(entries))
         return output
 
     def _accumulate(self, output: dict[str, t.Any], variables: t.Mapping[str, t.Any], changes: list[str]) -> None:
@@ -90,15 +89,21 @@ def merged(bulk: t.Mapping[str, t.Any], key: str) -> dict[str, t.Any]:
 def unroll(entries: t.Mapping[str, t.Mapping[str, t.Any]]) -> dict[str, t.Any]:
     """What this host's task returns for the entries of its objects."""
     failed = {name: entry for name, entry in entries.items() if entry.get("failed")}
-    hidden = _SHOWN_ELSEWHERE | _SHOWN_IN_FAILURE if failed else _SHOWN_ELSEWHERE
     output: dict[str, t.Any] = {
         "changed": any(entry.get("changed") for entry in entries.values()),
         "failed": bool(failed),
-        "actions": [f"{name}: {action}" for name, entry in entries.items() for action in entry.get("actions") or ()],
-        "objects": {
-            name: {key: value for key, value in entry.items() if key not in hidden} for name, entry in entries.items()
-        },
     }
+    if failed:  # Ansible prints a failure whole, so it has nothing but what helps
+        done = changes_of(entries)
+        output.update({"actions": done} if done else {})
+    else:
+        output["actions"] = [
+            f"{name}: {action}" for name, entry in entries.items() for action in entry.get("actions") or ()
+        ]
+        output["objects"] = {
+            name: {key: value for key, value in entry.items() if key not in _SHOWN_ELSEWHERE}
+            for name, entry in entries.items()
+        }
     warnings = [warning for entry in entries.values() for warning in entry.get("warnings") or ()]
     if warnings:
         output["warnings"] = warnings

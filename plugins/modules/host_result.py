@@ -66,7 +66,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 actions:
-  description: What was done (in check mode, would be done) to the objects of this host.
+  description:
+    - What was done (in check mode, would be done) to the objects of this host; after a failure only what was really done.
   returned: when the result has an entry for this host
   type: list
   elements: str
@@ -74,7 +75,7 @@ actions:
 objects:
   description:
     - The entries of this host's objects by name, with the notes of the module, such as C(reboot_required).
-  returned: when the result has an entry for this host
+  returned: when the result has an entry for this host and nothing failed
   type: dict
   sample: {"esx-gpu-01.lab": {"changed": true, "reboot_required": true}}
 predicted:
@@ -89,7 +90,7 @@ failure:
   sample: {"code": "gpu_shortage", "object": "gpu-vm-01", "fault": null}
 ansible_facts:
   description: The changes of all tasks of this kind in this run.
-  returned: when the result has an entry for this host
+  returned: when the result has an entry for this host and nothing failed
   type: dict
   contains:
     gpuops_changes:
