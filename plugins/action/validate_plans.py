@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuops.vsphere.plugins.module_utils.inventory.problems import (
     InventoryProblem,
@@ -62,6 +63,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             outcome = plan["result"]
             if outcome.get("skipped"):
                 continue
+            if crashed := crash(outcome):
+                raise AnsibleActionFail(crashed)
             if "objects" in outcome:
                 problems += plan_problems(outcome["objects"], plan["variables"], plan["hosts"])
             else:
@@ -71,3 +74,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         result["problems"] = [dataclasses.asdict(problem) for problem in merged]
         result["text"] = render(merged)
         return result
+
+
+def crash(outcome: t.Mapping[str, t.Any]) -> str | None:
+    """What to say of a module that died, which is no problem of the inventory; None for one that answered."""
+    if "objects" in outcome or "failure" in outcome or ("msg" in outcome and "exception" not in outcome):
+        return None
+    said = [
+        str(outcome[key]).strip() for key in ("msg", "exception", "module_stderr", "module_stdout") if outcome.get(key)
+    ]
+    return "A module stopped with a defect of its own; nothing has been touched. " + (
+        "It said: " + "\n".join(said) if said else "It said nothing; run it again with -vvv."
+    )
