@@ -79,6 +79,11 @@ hosts:
     intent:
       description: What a run of this collection has begun on the host and not yet ended, null for nothing.
       type: dict
+    reentered:
+      description:
+        - Whether a run that was taking the host out of maintenance mode was interrupted, and the host is in
+          somebody else's by now.
+      type: bool
     rebind_without_reboot:
       description: Whether passthrough can be changed without a reboot.
       type: bool

@@ -94,6 +94,8 @@ class HostFacts:
     graphics: tuple[GraphicsDevice, ...] = ()
     vgpu_types: tuple[str, ...] = ()
     """vGPU profiles the host offers now (HostConfigInfo.sharedPassthruGpuTypes)."""
+    reentered: bool = False
+    """The intent says that a run was leaving maintenance mode, and the host is in somebody else's (`taken_over`)."""
 
     @property
     def answers(self) -> bool:

@@ -9,6 +9,7 @@ import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, Intent
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership import (
+    LEAVING,
     left_alone,
     maintenance_owner,
     not_connected,
@@ -29,7 +30,12 @@ class MaintenanceStep:
     plan: ObjectPlan
     write: Intent | None = None
     """Intent to store before anything else; None when ours is stored already."""
+    settle: bool = False
+    """Before that, wait for the end of a task by which an earlier run leaves maintenance mode."""
     enter: bool = False
+    mark: Intent | None = None
+    """Intent to store before leaving, with the vCenter's time as `started`: it tells then whose maintenance
+    mode a host is in that is found in it later."""
     leave: bool = False
     clear: bool = False
     """Clear the intent in the end."""
@@ -61,19 +67,21 @@ def _enter(host: HostFacts | None, name: str, run: str, now: str, known: t.Colle
     owner = maintenance_owner(host)
     if owner == "other":
         return MaintenanceStep(left_alone(host))
-    if owner == "gpuops":
+    leaving = host.intent is not None and host.intent.action == LEAVING
+    if owner == "gpuops" and not leaving:
         return MaintenanceStep(ObjectPlan(name, notes=standing(host)), after=host)
     in_the_way = [vm for vm in host.powered_on_vms if vm not in host.drs_moves_vms]
-    write = None if host.intent is not None else Intent(run=run, action=ACTION, started=now)
-    after = dataclasses.replace(host, in_maintenance=True, intent=host.intent or write)
-    change = Change("enter", "maintenance mode", False, True, _moves(host), disruptive=True)
+    write = None if host.intent is not None and not leaving else Intent(run=run, action=ACTION, started=now)
+    after = dataclasses.replace(host, in_maintenance=True, intent=write or host.intent)
+    reason = "an interrupted run was leaving it" if host.in_maintenance else _moves(host)
+    change = Change("enter", "maintenance mode", False, True, reason, disruptive=True)
     plan = ObjectPlan(
         name,
         changes=(change,),
         problems=(_vms_in_the_way(host, in_the_way),) if in_the_way else (),
         notes=standing(host if in_the_way else after),
     )
-    return MaintenanceStep(plan, write=write, enter=True, after=after)
+    return MaintenanceStep(plan, write=write, settle=leaving, enter=True, after=after)
 
 
 def _leave(host: HostFacts | None, name: str, known: t.Collection[str]) -> MaintenanceStep:
@@ -90,7 +98,8 @@ def _leave(host: HostFacts | None, name: str, known: t.Collection[str]) -> Maint
     elif host.intent is not None:
         changes.append(Change("clear", "intent", host.intent.action, None, "left over from an interrupted run"))
     plan = ObjectPlan(name, changes=tuple(changes), notes=standing(after))
-    return MaintenanceStep(plan, leave=host.in_maintenance, clear=host.intent is not None, after=after)
+    mark = dataclasses.replace(host.intent, action=LEAVING) if host.intent is not None else None
+    return MaintenanceStep(plan, mark=mark, leave=host.in_maintenance, clear=mark is not None, after=after)
 
 
 def _moves(host: HostFacts) -> str:

@@ -4,25 +4,52 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import typing as t
 
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, Intent
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import ObjectPlan, Problem
 
 Owner = t.Literal["gpuops", "other"]
+
+LEAVING = "leaving"
+"""Action of the intent from just before a run leaves maintenance mode until it clears the intent."""
+
+# A vCenter lists completed tasks for ten minutes; somewhat less, for clocks that differ.
+_TASKS_LISTED_S = 8 * 60
 
 
 def maintenance_owner(host: HostFacts) -> Owner | None:
     """Who put the host into maintenance mode; None when it is not in it."""
     if not host.in_maintenance:
         return None
-    return "gpuops" if host.intent is not None else "other"
+    return "gpuops" if host.intent is not None and not host.reentered else "other"
+
+
+def taken_over(mark: Intent, *, now: str, leaving: bool, changed: str | None) -> bool:
+    """Whether a host in maintenance mode with the mark LEAVING is in somebody else's by now.
+
+    `now` is this machine's time, `leaving` whether a task to leave goes on, `changed` when the last listed
+    task that entered or left maintenance mode succeeded (vCenter's time, as `mark.started` is). A mark so
+    old that the vCenter no longer lists the tasks of its time tells nothing: the host is left alone then.
+    """
+    if leaving:
+        return False
+    if changed is not None and changed >= mark.started:
+        return True
+    try:
+        age = datetime.datetime.fromisoformat(now) - datetime.datetime.fromisoformat(mark.started)
+    except (TypeError, ValueError):
+        return True
+    return age.total_seconds() > _TASKS_LISTED_S
 
 
 def reboot_in_progress(host: HostFacts) -> bool:
     """Whether a run of ours has asked the host to reboot and it has not come back yet."""
-    return not host.answers and host.intent is not None and host.intent.boot_time is not None
+    if host.answers or host.intent is None or host.intent.action == LEAVING:
+        return False
+    return host.intent.boot_time is not None
 
 
 def reboot_required(host: HostFacts, addresses: t.Collection[str] | None = None) -> bool:
@@ -48,10 +75,13 @@ def standing(host: HostFacts, addresses: t.Collection[str] | None = None) -> dic
 
 def left_alone(host: HostFacts) -> ObjectPlan:
     """The plan for a host that somebody else has put into maintenance mode: nothing, and say so."""
+    why = "and not by us: somebody works on it"
+    if host.reentered:
+        why = "and since an interrupted run of ours was about to take it out, somebody seems to work on it"
     return ObjectPlan(
         host.name,
         warnings=(
-            f"{host.name} is in maintenance mode, and not by us: somebody works on it. It is left alone. "
+            f"{host.name} is in maintenance mode, {why}. It is left alone. "
             "Run again when it has left maintenance mode.",
         ),
         notes={**standing(host), "left_alone": True},

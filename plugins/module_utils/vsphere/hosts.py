@@ -10,7 +10,7 @@ import time
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import Intent
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.maintenance import MaintenanceStep
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.maintenance import ACTION, MaintenanceStep
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.passthrough import DeviceUpdate
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.power import RebootStep
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
@@ -19,7 +19,6 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector i
     paths,
     retrieve,
     start,
-    traversal,
     watch,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.convert import iso
@@ -29,7 +28,8 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors impo
     ObjectGoneError,
     OperationTimeoutError,
 )
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.intents import write_intents
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.host_tasks import ENTER, LEAVE, REBOOT, read_tasks
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.intents import vcenter_time, write_intents
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import (
     Bounds,
@@ -41,8 +41,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks impor
 Moids = t.Mapping[str, str]
 """Managed object ids by host name."""
 
-# Kinds of tasks, as TaskInfo.descriptionId has them.
-_ENTER, _LEAVE, _REBOOT = "HostSystem.enterMaintenanceMode", "HostSystem.exitMaintenanceMode", "HostSystem.reboot"
+_DOING = {ENTER: "enter maintenance mode", LEAVE: "leave maintenance mode"}
 
 _MARGIN_S = 2
 
@@ -87,6 +86,7 @@ def apply_maintenance(
     """Carry out the steps: store intents, enter or leave, clear intents; a host that fails stops where it is."""
     bounds = Bounds(time.monotonic() + timeout, max_parallel)
     outcomes = {name: TaskOutcome() for name in steps}
+    _wait_for_earlier(client, moids, [name for name, step in steps.items() if step.settle], LEAVE, bounds)
     _advance(
         outcomes,
         (name for name, step in steps.items() if step.write is not None),
@@ -95,8 +95,16 @@ def apply_maintenance(
     entering = [name for name, step in steps.items() if step.enter and outcomes[name].ok]
     _advance(outcomes, entering, lambda names: _enter(client, {name: moids[name] for name in names}, bounds))
     leaving = [name for name, step in steps.items() if step.leave]
-    leaving += _entering_still(client, moids, [n for n, step in steps.items() if step.clear and not step.leave], bounds)
+    # Of the hosts that seem to be in service, a killed run's task may bring some into maintenance mode still.
+    in_service = [name for name, step in steps.items() if step.clear and not step.leave]
+    leaving += _wait_for_earlier(client, moids, in_service, ENTER, bounds)
+    marks = {name: mark for name in leaving if (mark := steps[name].mark) is not None}
+    _advance(outcomes, marks, lambda names: _mark(client, moids, {name: marks[name] for name in names}, bounds))
+    leaving = [name for name in leaving if outcomes[name].ok]
     _advance(outcomes, leaving, lambda names: _leave(client, {name: moids[name] for name in names}, bounds))
+    # Where leaving has surely failed, the host is in our maintenance mode, however long from now it is looked at.
+    stayed = [name for name in leaving if not outcomes[name].ok and not _may_go_on(outcomes[name])]
+    _write(client, moids, {n: dataclasses.replace(marks[n], action=ACTION) for n in stayed if n in marks}, bounds)
     # Where entering has surely failed, nothing of ours is left on the host; where it goes on, the intent stays.
     refused = [name for name in entering if not outcomes[name].ok and not _may_go_on(outcomes[name])]
     _write(client, moids, dict.fromkeys(refused), bounds)
@@ -155,6 +163,14 @@ def _write(
     )
 
 
+def _mark(client: Client, moids: Moids, marks: t.Mapping[str, Intent], bounds: Bounds) -> dict[str, TaskOutcome]:
+    """Store intents with the vCenter's time, which the times of its tasks can be compared with."""
+    if not marks:
+        return {}
+    started = vcenter_time(client)
+    return _write(client, moids, {n: dataclasses.replace(mark, started=started) for n, mark in marks.items()}, bounds)
+
+
 def _enter(client: Client, moids: Moids, bounds: Bounds) -> dict[str, TaskOutcome]:
     """Put hosts into maintenance mode; the vCenter gives up just before we do, so that nothing is left half done."""
 
@@ -183,7 +199,8 @@ def _change_mode(
     wanted: bool,
     bounds: Bounds,
 ) -> dict[str, TaskOutcome]:
-    doing = "enter maintenance mode" if wanted else "leave maintenance mode"
+    kind = ENTER if wanted else LEAVE
+    doing = _DOING[kind]
     outcomes = run_tasks(
         client,
         {name: starter(name) for name in moids},
@@ -199,8 +216,7 @@ def _change_mode(
     ]
     if not refused:
         return outcomes
-    kind = _ENTER if wanted else _LEAVE
-    state = _state(client, {name: moids[name] for name in refused}, kind)
+    state = read_tasks(client, {name: moids[name] for name in refused}, kind)
     if state.running:
         run_tasks(
             client,
@@ -209,7 +225,7 @@ def _change_mode(
             max_parallel=bounds.max_parallel,
             doing=doing,
         )
-        state = _state(client, {name: moids[name] for name in refused}, kind)
+        state = read_tasks(client, {name: moids[name] for name in refused}, kind)
     done = {name for name in refused if (name in state.in_maintenance) == wanted}
     return {name: TaskOutcome() if name in done else outcome for name, outcome in outcomes.items()}
 
@@ -218,49 +234,17 @@ def _already_started(task: t.Any) -> t.Any:
     return task
 
 
-def _entering_still(client: Client, moids: Moids, names: t.Sequence[str], bounds: Bounds) -> list[str]:
-    """Of the hosts that seem to be in service, those that a killed run's task brings into maintenance mode still."""
-    running = _state(client, {name: moids[name] for name in names}, _ENTER).running if names else {}
-    entered = run_tasks(
+def _wait_for_earlier(client: Client, moids: Moids, names: t.Sequence[str], kind: str, bounds: Bounds) -> list[str]:
+    """Wait for tasks of a kind that killed runs have left going on; the hosts where one has ended well."""
+    running = read_tasks(client, {name: moids[name] for name in names}, kind).running if names else {}
+    ended = run_tasks(
         client,
         {name: functools.partial(_already_started, task) for name, task in running.items()},
         timeout=bounds.left,
         max_parallel=bounds.max_parallel,
-        doing="enter maintenance mode",
+        doing=_DOING[kind],
     )
-    return [name for name, outcome in entered.items() if outcome.ok]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _State:
-    in_maintenance: set[str]
-    running: dict[str, t.Any]
-    """Unfinished tasks of the kind asked for, by host name."""
-
-
-def _state(client: Client, moids: Moids, kind: str) -> _State:
-    """Which of the hosts are in maintenance mode, and which have an unfinished task of a kind (`HostSystem.reboot`)."""
-    names = {host: name for name, host in moids.items()}
-    refs = [client.ref(vim.HostSystem, host) for host in moids.values()]
-    along = traversal(vim.HostSystem, "recentTask")
-    rows = retrieve(
-        client,
-        lambda: [start(ref, along) for ref in refs],
-        [
-            paths(vim.HostSystem, "runtime.inMaintenanceMode"),
-            paths(vim.Task, "info.state", "info.descriptionId", "info.entity"),
-        ],
-    )
-    state = _State(set(), {})
-    for row in rows:
-        if isinstance(row.ref, vim.HostSystem):
-            if row.props.get("runtime.inMaintenanceMode"):
-                state.in_maintenance.add(names[row.moid])
-        elif str(row.props.get("info.state")) in ("queued", "running"):
-            entity = str(moid(row.props.get("info.entity")))
-            if row.props.get("info.descriptionId") == kind and entity in names:
-                state.running[names[entity]] = row.ref
-    return state
+    return [name for name, outcome in ended.items() if outcome.ok]
 
 
 def _reboot(
@@ -276,7 +260,7 @@ def _reboot(
     outcomes = {name: TaskOutcome() for name in steps}
     # Where an earlier run recorded the reboot, its task may still be about to take the host down.
     recorded = {name: moids[name] for name, step in steps.items() if step.reboot and step.write is None}
-    begun = _state(client, recorded, _REBOOT).running if recorded else {}
+    begun = read_tasks(client, recorded, REBOOT).running if recorded else {}
     outcomes |= run_tasks(
         client,
         {

@@ -22,6 +22,12 @@ def now() -> str:
     return str(iso(datetime.datetime.now(datetime.UTC)))
 
 
+def vcenter_time(client: Client) -> str:
+    """The vCenter's own time, in the form of `now`. Raises GpuOpsError."""
+    service = vim.ServiceInstance("ServiceInstance", client.stub)
+    return str(iso(client.read(service.CurrentTime)))
+
+
 def write_intents(
     client: Client, intents: t.Mapping[str, tuple[t.Any, Intent | None]], *, max_parallel: int
 ) -> dict[str, TaskOutcome]:

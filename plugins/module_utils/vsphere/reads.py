@@ -9,9 +9,12 @@ named objects costs one more, which finds the ids of the names.
 from __future__ import annotations
 
 import collections
+import dataclasses
+import datetime
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, VmFacts
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership import LEAVING, taken_over
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere import convert
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import (
@@ -23,6 +26,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector i
     start,
     traversal,
 )
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.host_tasks import LEAVE, read_tasks
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim
 
 F = t.TypeVar("F")
@@ -79,13 +83,13 @@ def read_hosts(client: Client, names: t.Collection[str] | None = None, *, guests
     devices. Raises GpuOpsError.
     """
     rows, known = _read_hosts(client, names, GUEST_PATHS if guests else ())
-    return _hosts(rows, known, guests)
+    return _with_owners(client, _hosts(rows, known, guests))
 
 
 def read_fleet(client: Client, names: t.Collection[str] | None = None) -> tuple[Found[HostFacts], tuple[VmFacts, ...]]:
     """Facts of the named hosts, or of all, and of the virtual machines on them, in the requests of `read_hosts`."""
     rows, known = _read_hosts(client, names, (*VM_PATHS, "config.managedBy"))
-    hosts = _hosts(rows, known, guests=True)
+    hosts = _with_owners(client, _hosts(rows, known, guests=True))
     return hosts, tuple(_vms(rows, {host.moid: host.name for host in hosts.values()}))
 
 
@@ -116,6 +120,24 @@ def _hosts(rows: t.Sequence[Row], known: tuple[str, ...], guests: bool) -> Found
             facts = convert.with_guests(facts, guests_of.get(row.moid, ()), cluster_config=config)
         found.append(facts)
     return _by_name(found, known)
+
+
+def _with_owners(client: Client, hosts: Found[HostFacts]) -> Found[HostFacts]:
+    """Find out whose maintenance mode the hosts are in that a run was taking out; one request, if there are any."""
+    marks = {
+        name: host.intent
+        for name, host in hosts.items()
+        if host.in_maintenance and host.intent is not None and host.intent.action == LEAVING
+    }
+    if marks:
+        tasks = read_tasks(client, {name: hosts[name].moid for name in marks}, LEAVE)
+        now = str(convert.iso(datetime.datetime.now(datetime.UTC)))
+        for name, mark in marks.items():
+            # It may have left since it was read; the later state counts.
+            over = taken_over(mark, now=now, leaving=name in tasks.running, changed=tasks.changed.get(name))
+            still = name in tasks.in_maintenance
+            hosts[name] = dataclasses.replace(hosts[name], in_maintenance=still, reentered=over and still)
+    return hosts
 
 
 def _vms(rows: t.Sequence[Row], host_names: t.Mapping[str, str]) -> list[VmFacts]:

@@ -6,6 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import ConnectionOptions
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.reads import read_hosts
+from pyVmomi import vim
 from simulated import StartVcenter, Vcenter, fleet, killed_at_the_end, wait_for
 
 ONE, TWO = "esx-001.lab", "esx-002.lab"
@@ -152,6 +156,71 @@ def test_a_run_killed_half_way_is_carried_on(start_vcenter: StartVcenter, state:
     assert host["in_maintenance"] is (state == "entered")
     assert (host["intent"] is None) is (state == "left")
     assert vcenter.ok("esxi_maintenance", hosts=[ONE], state=state)["changed"] is False
+
+
+def enter_by_hand(vcenter: Vcenter) -> None:
+    """What an administrator does in the vSphere client."""
+    options = ConnectionOptions.from_params({"validate_certs": True, "thumbprint": None, **vcenter.options()})
+    with Client.open(options) as client:
+        host = client.ref(vim.HostSystem, read_hosts(client, [ONE])[ONE].moid)
+        host.EnterMaintenanceMode(0, False, None)
+        wait_for(lambda: host.runtime.inMaintenanceMode, "the host is in maintenance mode")
+
+
+@pytest.mark.parametrize("state", ["entered", "left"])
+def test_who_enters_after_a_run_that_died_before_clearing_its_mark_is_left_alone(
+    start_vcenter: StartVcenter, state: str
+) -> None:
+    # Written on entering, and before leaving; the third write, clearing it, hangs.
+    vcenter = start_vcenter(fleet(1), faults=[{"method": "SetField", "nth": 3, "delay_s": 60}])
+    vcenter.ok("esxi_maintenance", hosts=[ONE])
+    with killed_at_the_end(vcenter.start("esxi_maintenance", hosts=[ONE], state="left")):
+        wait_for(lambda: vcenter.counts()["requests"]["SetField"] == 3, "the host has left maintenance mode")
+    enter_by_hand(vcenter)
+    assert intent(vcenter)["action"] == "leaving"
+    result = vcenter.ok("esxi_maintenance", hosts=[ONE], state=state)
+    assert result["changed"] is False
+    assert (entry(result)["maintenance_owner"], entry(result)["left_alone"]) == ("other", True)
+    assert "somebody seems to work on it" in entry(result)["warnings"][0]
+    assert vcenter.host(ONE)["in_maintenance"] is True
+    assert intent(vcenter)["action"] == "leaving"
+    assert vcenter.counts()["requests"]["ExitMaintenanceMode_Task"] == 1
+
+
+@pytest.mark.parametrize("state", ["entered", "left"])
+def test_a_run_killed_just_before_it_asks_to_leave_is_carried_on(start_vcenter: StartVcenter, state: str) -> None:
+    vcenter = start_vcenter(
+        fleet(1), faults=[{"method": "ExitMaintenanceMode_Task", "nth": 1, "drop_connection": True}]
+    )
+    vcenter.ok("esxi_maintenance", hosts=[ONE])
+    vcenter.fails("esxi_maintenance", hosts=[ONE], state="left")
+    assert intent(vcenter)["action"] == "leaving"
+    assert vcenter.ok("esxi_maintenance", hosts=[ONE], state=state)["changed"] is True
+    host = vcenter.host(ONE)
+    assert (host["in_maintenance"], (host["intent"] or {}).get("action")) == (
+        (True, "maintenance") if state == "entered" else (False, None)
+    )
+
+
+def test_entering_waits_for_a_killed_run_that_is_leaving(start_vcenter: StartVcenter) -> None:
+    vcenter = start_vcenter(slow_fleet(), time_scale=10)
+    vcenter.ok("esxi_maintenance", hosts=[ONE])
+    with killed_at_the_end(vcenter.start("esxi_maintenance", hosts=[ONE], state="left")):
+        wait_for(lambda: vcenter.counts()["requests"].get("ExitMaintenanceMode_Task"), "the task is started")
+    assert vcenter.ok("esxi_maintenance", hosts=[ONE])["changed"] is True
+    host = vcenter.host(ONE)
+    assert (host["in_maintenance"], host["intent"]["action"]) == (True, "maintenance")
+    assert vcenter.counts()["requests"]["EnterMaintenanceMode_Task"] == 2
+
+
+def test_a_refused_leaving_keeps_the_host_ours(start_vcenter: StartVcenter) -> None:
+    fault = {"type": "vmodl.fault.SystemError", "message": "No.", "fields": {"reason": "test"}}
+    rule = {"method": "ExitMaintenanceMode_Task", "nth": 1, "fail_task_at": 60, "fault": fault}
+    vcenter = start_vcenter(fleet(1), faults=[rule])
+    vcenter.ok("esxi_maintenance", hosts=[ONE])
+    vcenter.fails("esxi_maintenance", hosts=[ONE], state="left")
+    assert intent(vcenter)["action"] == "maintenance"
+    assert vcenter.ok("esxi_maintenance", hosts=[ONE], state="left")["changed"] is True
 
 
 def test_leaving_finds_a_host_that_a_killed_run_is_about_to_take_out_of_service(start_vcenter: StartVcenter) -> None:

@@ -12,11 +12,13 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.maintenance imp
     plan_enter,
     plan_leave,
 )
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership import LEAVING, taken_over
 
 NOW = "2024-05-01T09:00:00.000000Z"
 BOOTED = "2024-05-01T08:00:00.000000Z"
 OURS = Intent("run-1", "maintenance", NOW)
 REBOOTING = dataclasses.replace(OURS, boot_time=BOOTED)
+LEFT = dataclasses.replace(REBOOTING, action=LEAVING)
 
 
 def host(**changes: Any) -> HostFacts:
@@ -48,6 +50,11 @@ NEW = Intent("run-2", "maintenance", NOW)
             id="rebooting",
         ),
         pytest.param(host(in_maintenance=True), None, False, "other", id="somebody else's"),
+        pytest.param(host(intent=LEFT), NEW, True, "gpuops", id="died between leaving and clearing"),
+        pytest.param(host(intent=LEFT, in_maintenance=True), NEW, True, "gpuops", id="died about to leave"),
+        pytest.param(
+            host(intent=LEFT, in_maintenance=True, reentered=True), None, False, "other", id="somebody came after us"
+        ),
         pytest.param(
             host(powered_on_vms=("a", "b"), drs_moves_vms=("a", "b")), NEW, True, "gpuops", id="DRS moves them all"
         ),
@@ -56,6 +63,7 @@ NEW = Intent("run-2", "maintenance", NOW)
 def test_entering(facts: HostFacts, write: Intent | None, enters: bool, owner: str) -> None:
     step = enter(facts)
     assert (step.write, step.enter, step.leave, step.clear) == (write, enters, False, False)
+    assert step.settle == (facts.intent == LEFT and enters)
     assert step.plan.changed == enters
     assert step.plan.notes["maintenance_owner"] == owner
     assert step.plan.notes["left_alone"] == (owner == "other")
@@ -70,19 +78,50 @@ def test_entering(facts: HostFacts, write: Intent | None, enters: bool, owner: s
         pytest.param(host(intent=OURS, in_maintenance=True), True, True, id="ours"),
         pytest.param(host(intent=OURS), False, True, id="died between leaving and clearing"),
         pytest.param(host(in_maintenance=True), False, False, id="somebody else's"),
+        pytest.param(host(intent=LEFT), False, True, id="died before clearing"),
+        pytest.param(host(intent=LEFT, in_maintenance=True), True, True, id="died about to leave"),
+        pytest.param(host(intent=LEFT, in_maintenance=True, reentered=True), False, False, id="somebody came after us"),
     ],
 )
 def test_leaving(facts: HostFacts, leaves: bool, clears: bool) -> None:
     step = leave(facts)
     assert (step.enter, step.leave, step.clear) == (False, leaves, clears)
     assert step.plan.changed == (leaves or clears)
-    assert step.plan.notes["left_alone"] == (facts.in_maintenance and facts.intent is None)
+    assert step.plan.notes["left_alone"] == (facts.in_maintenance and not leaves)
     assert not step.plan.failed
+    if leaves or clears:
+        assert facts.intent is not None
+        assert step.mark == dataclasses.replace(facts.intent, action=LEAVING)
+
+
+@pytest.mark.parametrize(
+    ("now", "leaving", "changed", "expected"),
+    [
+        pytest.param("2024-05-01T09:00:05.000000Z", False, None, False, id="died before asking to leave"),
+        pytest.param("2024-05-01T09:00:05.000000Z", False, BOOTED, False, id="only the entering is listed"),
+        pytest.param("2024-05-01T09:00:05.000000Z", True, None, False, id="is leaving"),
+        pytest.param("2024-05-01T11:00:05.000000Z", True, None, False, id="is leaving, for long"),
+        pytest.param("2024-05-01T09:05:00.000000Z", False, "2024-05-01T09:00:20.000000Z", True, id="had left"),
+        pytest.param("2024-05-01T09:20:00.000000Z", False, None, True, id="cannot be told any more"),
+        pytest.param("2024-05-01T08:59:00.000000Z", False, None, False, id="clocks differ"),
+    ],
+)
+def test_whose_maintenance_mode_it_is_after_a_run_died_leaving(
+    now: str, leaving: bool, changed: str | None, expected: bool
+) -> None:
+    assert taken_over(LEFT, now=now, leaving=leaving, changed=changed) is expected
+
+
+@pytest.mark.parametrize("started", ["", "yesterday", "2024-05-01T09:00:00"])
+def test_a_mark_whose_time_cannot_be_read_is_not_relied_on(started: str) -> None:
+    mark = dataclasses.replace(LEFT, started=started)
+    assert taken_over(mark, now="2024-05-01T09:00:05.000000Z", leaving=False, changed=None) is True
 
 
 @pytest.mark.parametrize(
     ("step", "code"),
     [
+        pytest.param(enter(host(connection="notResponding", intent=LEFT)), "host_not_connected", id="silent after us"),
         pytest.param(enter(None), "host_not_found", id="enter unknown"),
         pytest.param(leave(None), "host_not_found", id="leave unknown"),
         pytest.param(enter(host(connection="notResponding")), "host_not_connected", id="enter silent"),
