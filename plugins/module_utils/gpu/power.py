@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, Intent
@@ -21,6 +22,9 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Cha
 
 ACTION = "reboot"
 
+# A host derives its boot time from its uptime, so it wavers by seconds; two boots are always further apart.
+_APART = datetime.timedelta(seconds=60)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RebootStep:
@@ -31,10 +35,17 @@ class RebootStep:
     """Intent with the boot time before the reboot, to store before anything else."""
     reboot: bool = False
     wait_beyond: str | None = None
-    """Wait until the host answers with a boot time after this one."""
+    """Wait until the host answers and has `rebooted` since this boot time."""
     clear: bool = False
     """Clear the intent in the end: it is for the reboot alone, not for maintenance mode."""
     after: HostFacts | None = None
+
+
+def rebooted(before: str, boot_time: str | None) -> bool:
+    """Whether a boot time (ISO 8601) is that of a later boot than `before`, not the same one told anew."""
+    if boot_time is None:
+        return False
+    return datetime.datetime.fromisoformat(boot_time) - datetime.datetime.fromisoformat(before) >= _APART
 
 
 def plan_reboot(
@@ -85,7 +96,9 @@ def _plan(
     if not host.in_maintenance and not force:
         return RebootStep(_not_in_maintenance(host))
     intent = host.intent or Intent(run=run, action=ACTION, started=now)
-    write = dataclasses.replace(intent, boot_time=host.boot_time)
+    again = recorded is not None and not rebooted(recorded, host.boot_time)
+    boot_time = recorded if again else host.boot_time
+    write = dataclasses.replace(intent, boot_time=boot_time)
     own = intent.action == ACTION
     after = _after(host, own)
     plan = ObjectPlan(
@@ -95,7 +108,7 @@ def _plan(
         plan,
         write=None if write == host.intent else write,
         reboot=True,
-        wait_beyond=host.boot_time,
+        wait_beyond=boot_time,
         clear=own,
         after=after,
     )
@@ -107,7 +120,7 @@ def _reason(host: HostFacts, recorded: str | None, when_needed: bool) -> str | N
     if pending:
         return f"passthrough of {', '.join(pending)} waits for it"
     if recorded is not None:
-        return "recorded by an earlier run and not done yet" if recorded == host.boot_time else None
+        return None if rebooted(recorded, host.boot_time) else "recorded by an earlier run and not done yet"
     return None if when_needed else "asked for"
 
 

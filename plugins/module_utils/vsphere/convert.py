@@ -208,6 +208,8 @@ def parse_intent(text: str) -> Intent | None:
         data = json.loads(text)
         if data["v"] != 1:
             return None
+        if data.get("boot") is not None and datetime.datetime.fromisoformat(data["boot"]).tzinfo is None:
+            return None
         return Intent(run=data["run"], action=data["action"], started=data["started"], boot_time=data.get("boot"))
     except (ValueError, KeyError, TypeError):
         return None

@@ -12,7 +12,7 @@ import typing as t
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import Intent
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.maintenance import ACTION, MaintenanceStep
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.passthrough import DeviceUpdate
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.power import RebootStep
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.power import RebootStep, rebooted
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import (
     moid,
@@ -281,7 +281,7 @@ def _reboot(
         before = steps[waiting[host]].wait_beyond
         boot_time = iso(values.get("runtime.bootTime"))
         connected = str(values.get("runtime.connectionState")) == "connected"
-        return connected and boot_time is not None and (before is None or boot_time > before)
+        return connected and boot_time is not None and (before is None or rebooted(before, boot_time))
 
     refs = [client.ref(vim.HostSystem, host) for host in waiting]
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, Intent, PciFunction
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.power import RebootStep, plan_reboot
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.power import RebootStep, plan_reboot, rebooted
 
 NOW = "2024-05-01T09:00:00.000000Z"
 BEFORE = "2024-05-01T08:00:00.000000Z"
@@ -87,6 +87,29 @@ def test_resuming(facts: HostFacts, options: dict[str, Any], expected: tuple[boo
     if step.write is not None:
         assert step.write.boot_time == facts.boot_time
         assert step.write.action == ("maintenance" if facts.in_maintenance else "reboot")
+
+
+@pytest.mark.parametrize(
+    ("boot_time", "expected"),
+    [
+        pytest.param(None, False, id="not told"),
+        pytest.param(BEFORE, False, id="the same"),
+        pytest.param("2024-05-01T08:00:03.250000Z", False, id="wavers up"),
+        pytest.param("2024-05-01T07:59:57.000000Z", False, id="wavers down"),
+        pytest.param("2024-05-01T08:00:59.999999Z", False, id="just not"),
+        pytest.param("2024-05-01T08:01:00.000000Z", True, id="just so"),
+        pytest.param("2024-05-01T10:00:00Z", True, id="later"),
+    ],
+)
+def test_a_reboot_is_told_from_a_boot_time_that_wavers(boot_time: str | None, expected: bool) -> None:
+    assert rebooted(BEFORE, boot_time) is expected
+
+
+@pytest.mark.parametrize("boot_time", ["2024-05-01T08:00:03.000000Z", "2024-05-01T07:59:58.000000Z"])
+def test_a_reboot_on_record_is_asked_for_with_the_boot_time_on_record(boot_time: str) -> None:
+    for devices in (PENDING, ACTIVE):
+        step = plan(host(intent=RECORDED, boot_time=boot_time, devices=devices))
+        assert (step.reboot, step.wait_beyond, step.write) == (True, BEFORE, None)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 BARE = HostFacts("esx", "host-1", "gpu", "connected", False, None)
 
 
-@given(st.builds(Intent, run=st.text(), action=st.text(), started=st.text(), boot_time=st.none() | st.text()))
+@given(
+    st.builds(
+        Intent,
+        run=st.text(),
+        action=st.text(),
+        started=st.text(),
+        boot_time=st.none()
+        | st.datetimes(datetime.datetime(2000, 1, 1), timezones=st.just(datetime.UTC)).map(convert.iso),
+    )
+)
 def test_intents_survive_their_text(intent: Intent) -> None:
     assert convert.parse_intent(convert.format_intent(intent)) == intent
 
