@@ -176,7 +176,7 @@ def _enter(client: Client, moids: Moids, bounds: Bounds) -> dict[str, TaskOutcom
 
     def starter(name: str) -> t.Callable[[], t.Any]:
         host = client.ref(vim.HostSystem, moids[name])
-        return lambda: host.EnterMaintenanceMode(max(1, int(bounds.left) - _MARGIN_S), False, None)
+        return lambda: host.EnterMaintenanceMode(bounds.whole_seconds(margin=_MARGIN_S), False, None)
 
     return _change_mode(client, moids, starter, wanted=True, bounds=bounds)
 
@@ -186,7 +186,7 @@ def _leave(client: Client, moids: Moids, bounds: Bounds) -> dict[str, TaskOutcom
 
     def starter(name: str) -> t.Callable[[], t.Any]:
         host = client.ref(vim.HostSystem, moids[name])
-        return lambda: host.ExitMaintenanceMode(int(bounds.left))
+        return lambda: host.ExitMaintenanceMode(bounds.whole_seconds())
 
     return _change_mode(client, moids, starter, wanted=False, bounds=bounds)
 

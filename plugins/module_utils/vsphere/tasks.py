@@ -43,6 +43,10 @@ class Bounds:
         """Seconds until the deadline, never negative."""
         return max(0.0, self.deadline - time.monotonic())
 
+    def whole_seconds(self, *, margin: int = 0) -> int:
+        """The time left less a margin, for vSphere's own timeouts: at least 1, as 0 means no limit to them."""
+        return max(1, int(self.left) - margin)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TaskOutcome:

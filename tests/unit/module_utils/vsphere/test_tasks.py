@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 import types
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import ConnectionLostError
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import run_calls
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import Bounds, run_calls
 
 
 @pytest.fixture
@@ -107,3 +108,10 @@ def test_an_interruption_ends_what_has_not_begun_and_reports_what_has(client: An
 
 def test_nothing_to_do(client: Any) -> None:
     assert run_calls(client, {}, max_parallel=4) == {}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "margin", "expected"), [(-5, 0, 1), (0.5, 0, 1), (1.5, 2, 1), (100.5, 0, 100), (100.5, 2, 98)]
+)
+def test_the_time_given_to_vsphere_is_never_without_limit(seconds: float, margin: int, expected: int) -> None:
+    assert Bounds(time.monotonic() + seconds, 1).whole_seconds(margin=margin) == expected
