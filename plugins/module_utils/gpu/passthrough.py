@@ -128,7 +128,7 @@ def _plan_host(host: HostFacts, wish: HostWish, users: Users) -> HostPlan:
         changes=tuple(changes),
         problems=tuple(problems),
         warnings=tuple(warnings),
-        notes={**standing(after, chosen), "devices": sorted(chosen)},
+        notes={**standing(host if problems else after, chosen), "devices": sorted(chosen)},
     )
     return HostPlan(plan, tuple(updates), after)
 

@@ -207,3 +207,10 @@ def test_the_mark_of_an_interrupted_run_is_told() -> None:
     assert plan(host(gpu(A, **ON), intent=intent)).plan.notes["unfinished"] is True
     assert plan(host(gpu(A, **ON), intent=intent, in_maintenance=True)).plan.notes["unfinished"] is False
     assert plan(host(gpu(A, **ON))).plan.notes["unfinished"] is False
+
+
+def test_a_refused_host_is_reported_as_it_is() -> None:
+    refused = plan(host(gpu(A, **ON)), enabled=False, users={A: ["web-1"]}).plan
+    assert (refused.failed, refused.notes["reboot_required"]) == (True, False)
+    refused = plan(host(gpu(A)), V100, {"id": "10de:ffff"}).plan
+    assert (refused.failed, refused.notes["reboot_required"]) == (True, False)
