@@ -29,7 +29,8 @@ class Change:
     disruptive: bool = False
 
     def __str__(self) -> str:
-        text = f"{self.action} {self.path}".rstrip()
+        # An action such as `power on` names what it touches itself.
+        text = self.action if self.path in self.action.split() else f"{self.action} {self.path}"
         return f"{text} ({self.reason})" if self.reason else text
 
 

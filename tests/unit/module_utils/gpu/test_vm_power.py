@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 
 import pytest
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import diff
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vm_power import PowerPlan, plan_power
 from gpu_builders import host, vm
 
@@ -58,3 +59,8 @@ def test_machines_that_have_no_power_of_their_own() -> None:
         "lost": "no_host",
         "nobody": "vm_not_found",
     }
+
+
+def test_the_diff_names_what_changes() -> None:
+    shown = diff(plan("on", "poweredOff").plan)
+    assert (shown["before"], shown["after"]) == ("power: poweredOff\n", "power: poweredOn\n")
