@@ -20,8 +20,8 @@ options:
     required: true
   run:
     description:
-      - By host, what the run has kept in variables, such as C(gpuops_changes), C(__report_points) and
-        C(__esxi_rolling_error). Every host of the report has an entry.
+      - By host, what the run has kept in variables, such as C(gpuops_changes), C(__report_points),
+        C(__esxi_rolling_error), C(__esxi_passthrough_set) and C(__gpu_vm_names). Every host of the report has an entry.
     type: dict
     required: true
   left_alone:
@@ -57,10 +57,11 @@ def gpu_report(
 ) -> dict[str, t.Any]:
     """The report; see DOCUMENTATION."""
     report: dict[str, t.Any] = {"hosts": {}, "virtual_machines": {}}
+    wanted = {vm for kept in run.values() for vm in kept.get("__gpu_vm_names") or ()}
     for name, kept in run.items():
         facts = hosts.get(name)
         gpus = [_gpu(gpu) for gpu in (facts or {}).get("gpus", ())]
-        error = kept.get("__esxi_rolling_error")
+        error = kept.get("__esxi_rolling_error") or _failure(name, kept)
         report["hosts"][name] = {
             "state": _state(facts),
             "cluster": (facts or {}).get("cluster"),
@@ -73,12 +74,25 @@ def gpu_report(
         for gpu in gpus:
             for vm in gpu["virtual_machines"]:
                 entry = report["virtual_machines"].setdefault(
-                    vm, {"host": name, "powered_on": False, "models": {}, "addresses": []}
+                    vm,
+                    {
+                        "host": name,
+                        "powered_on": False,
+                        "in_inventory": vm in wanted or (None if "__gpu_vm_names" not in kept else False),
+                        "models": {},
+                        "addresses": [],
+                    },
                 )
                 entry["powered_on"] = entry["powered_on"] or gpu["in_use"]
                 entry["models"][gpu["model"]] = entry["models"].get(gpu["model"], 0) + 1
                 entry["addresses"].append(gpu["address"])
     return report
+
+
+def _failure(name: str, kept: t.Mapping[str, t.Any]) -> str | None:
+    """Why the host failed when its passthrough was set, which a failed task can leave in no fact."""
+    entry = ((kept.get("__esxi_passthrough_set") or {}).get("objects") or {}).get(name) or {}
+    return str(entry.get("msg")) if entry.get("failed") else None
 
 
 def _gpu(gpu: t.Mapping[str, t.Any]) -> dict[str, t.Any]:

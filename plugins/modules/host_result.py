@@ -67,7 +67,8 @@ EXAMPLES = r"""
 RETURN = r"""
 actions:
   description:
-    - What was done (in check mode, would be done) to the objects of this host; after a failure only what was really done.
+    - What was done (in check mode, would be done) to the objects of this host.
+    - After a failure, only what was really done.
   returned: when the result has an entry for this host
   type: list
   elements: str

@@ -66,7 +66,15 @@ def section(run: Run, title: str) -> list[str]:
     """The lines of one part of the summary."""
     match = re.search(rf"^{title}[^\n]*\n((?:  .*\n)*)", run.output, flags=re.MULTILINE)
     assert match, f"no part {title!r} in the summary:\n{run.output[-4000:]}"
-    return [line.strip() for line in match.group(1).splitlines()]
+    lines: list[str] = []
+    heading = ""
+    for line in match.group(1).splitlines():
+        if not line.startswith("    "):
+            heading = line.strip()
+            lines.append(heading)
+        else:
+            lines.append(f"{heading}: {line.strip()}")
+    return lines
 
 
 def test_the_plan_from_an_empty_cluster_is_whole(story: Story) -> None:

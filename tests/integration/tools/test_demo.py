@@ -57,6 +57,15 @@ def alive(pid: int) -> bool:
         return False
 
 
+def readme_output() -> list[str]:
+    """The lines of the demo's summary that the README shows."""
+    readme = (TOP / "README.md").read_text()
+    shown = readme.partition("<!-- demo-output:start -->")[2].partition("<!-- demo-output:end -->")[0]
+    lines = [line for line in shown.splitlines() if line.strip() and line.strip() not in ("```", "…")]
+    assert len(lines) > 20
+    return lines
+
+
 def changed(output: str) -> list[int]:
     return [int(count) for count in re.findall(r"changed=(\d+)", output)]
 
@@ -67,6 +76,10 @@ def test_up_converges_and_a_second_up_changes_nothing(demo: Demo) -> None:
     assert sum(changed(first.stdout)) > 0
     for name in ("esx-gpu-01.lab", "esx-gpu-02.lab", "esx-gpu-03.lab", "gpu-server-01", "V100", "P100", "T4"):
         assert name in first.stdout
+    for line in readme_output():
+        assert line in first.stdout.replace(str(demo.lab), ".lab"), (
+            f"README.md shows what the demo does not print: {line}"
+        )
 
     second = demo.run("up")
     assert second.returncode == 0, second.stdout + second.stderr

@@ -58,15 +58,22 @@ def test_the_report_says_which_machine_holds_which_gpu() -> None:
         "h1": host(gpus=[gpu("0000:3b:00.0", used_by=["vm1"]), gpu("0000:af:00.0", used_by=["vm1"])]),
         "h2": host(gpus=[gpu("0000:3b:00.0", configured_in=["vm2"])]),
     }
-    report = gpu_report(facts, {"h1": {}, "h2": {}})
+    report = gpu_report(facts, {"h1": {"__gpu_vm_names": ["vm1"]}, "h2": {"__gpu_vm_names": []}})
     assert report["virtual_machines"] == {
         "vm1": {
             "host": "h1",
             "powered_on": True,
+            "in_inventory": True,
             "models": {"V100-32": 2},
             "addresses": ["0000:3b:00.0", "0000:af:00.0"],
         },
-        "vm2": {"host": "h2", "powered_on": False, "models": {"V100-32": 1}, "addresses": ["0000:3b:00.0"]},
+        "vm2": {
+            "host": "h2",
+            "powered_on": False,
+            "in_inventory": False,
+            "models": {"V100-32": 1},
+            "addresses": ["0000:3b:00.0"],
+        },
     }
 
 
@@ -100,3 +107,16 @@ def test_a_host_that_was_not_read_or_failed_is_in_the_report() -> None:
     assert hosts["h1"]["open_points"] == ["did not come back"]
     assert hosts["h1"]["changes"] == ["h1: reboot host"]
     assert (hosts["h1"]["failed"], hosts["h2"]["left_alone"], hosts["h3"]["failed"]) == (True, True, False)
+
+
+def test_nothing_is_said_of_a_machine_whose_host_was_left_alone() -> None:
+    facts = {"h1": host(gpus=[gpu("0000:3b:00.0", used_by=["vm1"])])}
+    assert gpu_report(facts, {"h1": {}})["virtual_machines"]["vm1"]["in_inventory"] is None
+
+
+def test_a_host_that_failed_at_once_says_why() -> None:
+    failed = {"objects": {"h1": {"failed": True, "msg": "h1: does not respond"}, "h2": {"failed": False}}}
+    run = {"h1": {"__esxi_passthrough_set": failed}, "h2": {"__esxi_passthrough_set": failed}}
+    hosts = gpu_report({}, run, failed=["h1"])["hosts"]
+    assert hosts["h1"]["open_points"] == ["h1: does not respond"]
+    assert hosts["h2"]["open_points"] == []
