@@ -40,6 +40,10 @@ unit: test-env ## Tests of pure code and of the simulator (about 1 minute)
 integration: test-env ## Modules and playbooks against the simulator over TLS (about 4 minutes)
 	$(PYTEST) -n 2 --dist loadfile tests/integration
 
+.PHONY: simulator-docs
+simulator-docs: test-env ## Write the simulator's list of methods into its documentation
+	$(BIN)/python -m vsphere_simulator.cli methods --into docs/simulator.md
+
 .PHONY: ci
 ci: test ## What CI runs
 

@@ -1,4 +1,4 @@
-"""The command line: `vsphere-simulator serve` and `vsphere-simulator model`."""
+"""The command line: `vsphere-simulator serve`, `model` and `methods`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from vsphere_simulator.injection import FaultRulesError
 from vsphere_simulator.kernel.clock import Clock
 from vsphere_simulator.kernel.registry import World
 from vsphere_simulator.kernel.service import about_info, install_services
+from vsphere_simulator.methods import markdown, spliced
 from vsphere_simulator.model.generate import generate_model
 from vsphere_simulator.model.loader import ModelError, load_model
 from vsphere_simulator.serve import Prepared, Settings, serve
@@ -37,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "model":
             sys.stdout.write(_model(options))
+        elif options.command == "methods":
+            _methods(options.into)
         else:
             logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
             asyncio.run(serve(_settings(options), _prepare))
@@ -72,7 +75,20 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--gpu", required=True, metavar="KEY", help="catalogue key, for example A100-40")
     model.add_argument("--gpus-per-host", type=int, required=True, metavar="G")
     model.add_argument("--vgpu-manager", metavar="VERSION", help="installed on every host")
+
+    methods = commands.add_parser("methods", help="print what is supported and what is refused, as Markdown")
+    methods.add_argument("--into", type=pathlib.Path, metavar="FILE", help="write it between the markers of a document")
     return parser
+
+
+def _methods(document: pathlib.Path | None) -> None:
+    if document is None:
+        sys.stdout.write(markdown())
+        return
+    try:
+        document.write_text(spliced(document.read_text(encoding="utf-8"), markdown()), encoding="utf-8")
+    except (OSError, ValueError) as problem:
+        raise UsageError(f"{document}: {problem}") from None
 
 
 def _model(options: argparse.Namespace) -> str:

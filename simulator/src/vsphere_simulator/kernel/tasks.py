@@ -103,6 +103,8 @@ class Task(ManagedObject):
         self.start_time: dt.datetime | None = None
         self.complete_time: dt.datetime | None = None
         self.job: asyncio.Task[None] | None = None
+        self.extra: t.Any = None
+        """What the REST API keeps of a task that it started."""
 
     @prop("info")
     def _info(self) -> t.Any:
