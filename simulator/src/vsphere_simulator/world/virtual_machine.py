@@ -92,6 +92,9 @@ class VirtualMachine(VmProperties):
             self.world.changed(resource, "vm", "summary")
         self.world.changed(self.host, "vm")
         self.host.machines_changed.fire()
+        browser = self.world.objects.get(f"envbrowser-{self.moid}")
+        if browser is not None:
+            self.world.remove(browser)
         self.world.remove(self)
 
     def _leave_pool(self) -> None:
