@@ -34,7 +34,11 @@ lint: test-env ## Formatting, lint, types, collection sanity (about 2 minutes)
 
 .PHONY: unit
 unit: test-env ## Tests of pure code and of the simulator (about 1 minute)
-	$(PYTEST) -n 2 tests/unit simulator/tests
+	$(PYTEST) -n 2 -m 'not clients' tests/unit simulator/tests
+
+.PHONY: fidelity
+fidelity: test-env ## The simulator under clients of others, govc built first (5 minutes; again: 1)
+	$(PYTEST) -m clients simulator/tests
 
 .PHONY: integration
 integration: test-env ## Modules and playbooks against the simulator over TLS (about 4 minutes)

@@ -174,11 +174,3 @@ class MachineEnvironmentBrowser(EnvironmentBrowser):
         if host is None:
             return [own] if own.answers else []
         return super()._hosts(host)
-
-
-def of_machine(machine: VirtualMachine) -> MachineEnvironmentBrowser:
-    """The environment browser of a machine, made when it is first asked for."""
-    found = machine.world.objects.get(f"envbrowser-{machine.moid}")
-    if isinstance(found, MachineEnvironmentBrowser):
-        return found
-    return machine.world.add(MachineEnvironmentBrowser(machine))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from vsphere_simulator.kernel.objects import prop
-from vsphere_simulator.world import environment, vm_facts
+from vsphere_simulator.world import vm_facts
 from vsphere_simulator.world.entity import Entity
 
 if t.TYPE_CHECKING:
@@ -129,7 +129,7 @@ class VmProperties(Entity):
 
     @prop("environmentBrowser")
     def _environment(self) -> EnvironmentBrowser:
-        return environment.of_machine(self._vm)
+        return self._vm.environment
 
     @prop("datastore")
     def _datastores(self) -> list[Datastore]:
