@@ -27,18 +27,30 @@ lint: test-env ## Formatting, lint, types, collection sanity (about 2 minutes)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p ansible_collections.gpuops.vsphere.plugins
-	$(BIN)/mypy simulator/src tools/demo.py tools/guest tools/guestlib
+	$(BIN)/mypy simulator/src tools/demo.py tools/guest tools/guestlib tools/bench
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline
 	$(BIN)/antsibull-changelog lint
 	tools/sanity
 
 .PHONY: unit
 unit: test-env ## Tests of pure code and of the simulator (about 1 minute)
-	$(PYTEST) -n 2 tests/unit simulator/tests
+	$(PYTEST) -n 2 -m 'not clients' tests/unit simulator/tests
+
+.PHONY: fidelity
+fidelity: test-env ## The simulator under clients of others, govc built first (5 minutes; again: 1)
+	$(PYTEST) -m clients simulator/tests
 
 .PHONY: integration
 integration: test-env ## Modules and playbooks against the simulator over TLS (about 4 minutes)
 	$(PYTEST) -n 2 --dist loadfile tests/integration
+
+.PHONY: bench
+bench: test-env ## How the simulator carries 1,000 hosts and 10,000 machines: a table (2 minutes)
+	$(BIN)/python tools/bench/simulator.py $(ARGS)
+
+.PHONY: simulator-docs
+simulator-docs: test-env ## Write the simulator's list of methods into its documentation
+	$(BIN)/python -m vsphere_simulator.cli methods --into docs/simulator.md
 
 .PHONY: ci
 ci: test ## What CI runs

@@ -103,6 +103,12 @@ def test_any_soap_action(action: str) -> None:
             negotiate(action, NEWEST)
 
 
+@pytest.mark.parametrize(("asked", "spoken"), [("7.0", "v7_0"), ("6.7", "version12"), ("8.0.3", "v8_0_3_0")])
+def test_versions_may_lack_trailing_zeros(asked: str, spoken: str) -> None:
+    """govmomi names 7.0.0.0 so."""
+    assert negotiate(f"urn:vim25/{asked}", NEWEST).endswith(spoken)
+
+
 def test_memory_does_not_grow_with_refused_requests() -> None:
     bodies = [VALID[:cut] for cut in range(0, len(VALID), 7)]
     for body in bodies:

@@ -1,4 +1,4 @@
-"""The command line: `vsphere-simulator serve` and `vsphere-simulator model`."""
+"""The command line: `vsphere-simulator serve`, `model` and `methods`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from vsphere_simulator.injection import FaultRulesError
 from vsphere_simulator.kernel.clock import Clock
 from vsphere_simulator.kernel.registry import World
 from vsphere_simulator.kernel.service import about_info, install_services
+from vsphere_simulator.methods import markdown, spliced
 from vsphere_simulator.model.generate import generate_model
 from vsphere_simulator.model.loader import ModelError, load_model
+from vsphere_simulator.recording.client import RecordError, connected
+from vsphere_simulator.recording.record import record
 from vsphere_simulator.serve import Prepared, Settings, serve
 from vsphere_simulator.soap import newest_version
 from vsphere_simulator.statefile import StateFileError, read_state
@@ -37,10 +40,22 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "model":
             sys.stdout.write(_model(options))
+        elif options.command == "record":
+            _record(options)
+        elif options.command == "methods":
+            _methods(options.into)
         else:
             logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
             asyncio.run(serve(_settings(options), _prepare))
-    except (UsageError, ModelError, FaultRulesError, CertificateError, StateFileError, AddressInUseError) as problem:
+    except (
+        UsageError,
+        ModelError,
+        FaultRulesError,
+        CertificateError,
+        StateFileError,
+        AddressInUseError,
+        RecordError,
+    ) as problem:
         print(f"vsphere-simulator: {problem}", file=sys.stderr)
         return 2
     return 0
@@ -72,7 +87,45 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--gpu", required=True, metavar="KEY", help="catalogue key, for example A100-40")
     model.add_argument("--gpus-per-host", type=int, required=True, metavar="G")
     model.add_argument("--vgpu-manager", metavar="VERSION", help="installed on every host")
+
+    recorded = commands.add_parser("record", help="print a model of a live vCenter; what it leaves out goes to stderr")
+    recorded.add_argument("--server", required=True, metavar="HOST[:PORT]")
+    recorded.add_argument("--username", required=True, help="who may read everything")
+    recorded.add_argument("--password-file", required=True, type=pathlib.Path, metavar="FILE")
+    trust = recorded.add_mutually_exclusive_group()
+    trust.add_argument("--ca-file", type=pathlib.Path, metavar="FILE", help="PEM of who signed its certificate")
+    trust.add_argument("--thumbprint", metavar="AA:BB:…", help="of its certificate (SHA-256)")
+    recorded.add_argument("--datacenter", metavar="NAME", help="which one, where there are several")
+    recorded.add_argument("--anonymize", action="store_true", help="replace names and addresses by numbers")
+
+    methods = commands.add_parser("methods", help="print what is supported and what is refused, as Markdown")
+    methods.add_argument("--into", type=pathlib.Path, metavar="FILE", help="write it between the markers of a document")
     return parser
+
+
+def _record(options: argparse.Namespace) -> None:
+    text = options.server
+    host, port = _address(text if text.rpartition(":")[2].isdecimal() and not text.endswith("]") else f"{text}:443")
+    if options.ca_file is not None and not options.ca_file.is_file():
+        raise UsageError(f"{options.ca_file}: no such file")
+    password = _password(options.password_file)
+    with connected(
+        host, port, options.username, password, ca_file=options.ca_file, thumbprint=options.thumbprint
+    ) as source:
+        model, left_out = record(source, datacenter=options.datacenter, anonymize=options.anonymize)
+    sys.stdout.write(model)
+    for line in left_out:
+        print(f"vsphere-simulator: left out: {line}", file=sys.stderr)
+
+
+def _methods(document: pathlib.Path | None) -> None:
+    if document is None:
+        sys.stdout.write(markdown())
+        return
+    try:
+        document.write_text(spliced(document.read_text(encoding="utf-8"), markdown()), encoding="utf-8")
+    except (OSError, ValueError) as problem:
+        raise UsageError(f"{document}: {problem}") from None
 
 
 def _model(options: argparse.Namespace) -> str:

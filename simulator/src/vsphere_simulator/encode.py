@@ -121,7 +121,7 @@ class Encoder:
                 if required and declared is not object:
                     raise TypeError(f"{type(value).__name__} lacks its required field {name}")
                 continue
-            if item is True or item is False:
+            if (item is True or item is False) and declared is not object:
                 append(f"<{name}>true</{name}>" if item else f"<{name}>false</{name}>")
                 continue
             write(append, name, item)

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from vsphere_simulator.dispatch import Dispatcher, DropConnectionError, Reply
 from vsphere_simulator.kernel.sessions import Caller
+from vsphere_simulator.rest.endpoint import RestEndpoint
 from vsphere_simulator.soap import service_versions
 
 if t.TYPE_CHECKING:
@@ -47,6 +48,7 @@ class SoapEndpoint:
         app.router.add_post("/sdk/", self.call)
         app.router.add_get("/sdk/vimServiceVersions.xml", self.versions)
         app.router.add_get("/", self.about)
+        RestEndpoint(self.dispatcher).add_to(app)
         return app
 
     async def call(self, request: web.Request) -> web.StreamResponse:

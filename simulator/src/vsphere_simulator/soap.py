@@ -239,10 +239,19 @@ def negotiate(soap_action: str, newest: str) -> str:
     if wanted in ("", NAMESPACE):
         return newest
     match = re.fullmatch(r"urn:(vim25/[\w.]+)", wanted)
-    version = support.versionMap.get(match[1]) if match else None
+    version = _version_named(match[1]) if match else None
     if version is None or not support.IsChildVersion(newest, version):
         raise BadRequestError(f'Unsupported version URI "{wanted}" while parsing SOAP header')
     return str(version)
+
+
+def _version_named(name: str) -> str | None:
+    """Return the version of a name such as `vim25/7.0.0.0`; trailing zeros may be left out, as govmomi does."""
+    while name.count(".") < 4:
+        if name in support.versionMap:
+            return str(support.versionMap[name])
+        name += ".0"
+    return None
 
 
 def service_versions(newest: str) -> str:

@@ -6,6 +6,7 @@ import collections
 import typing as t
 
 from vsphere_simulator.kernel.authorization import Authorization
+from vsphere_simulator.kernel.events import EventLog
 from vsphere_simulator.kernel.sessions import SessionTable
 from vsphere_simulator.kernel.tasks import TaskControl, TaskTable
 from vsphere_simulator.vmomi import Reference, vmodl
@@ -49,6 +50,7 @@ class World:
         self.authorization = Authorization(self)
         self.sessions = SessionTable(self)
         self.tasks = TaskTable(self)
+        self.events = EventLog(self)
 
     @property
     def root(self) -> ManagedObject:
@@ -98,6 +100,17 @@ class World:
         """
         for listener in tuple(self.listeners):
             listener.object_changed(obj, paths)
+
+    def news_of_history(self) -> None:
+        """Tell who watches the event log or a history collector that something has happened."""
+        for obj in [
+            *self.content.values(),
+            *(one for session in self.sessions.all() for one in session.owned.values()),
+        ]:
+            if "latestPage" in obj.builders:
+                self.changed(obj, "latestPage")
+            elif "latestEvent" in obj.builders:
+                self.changed(obj, "latestEvent")
 
     def start_task(
         self,

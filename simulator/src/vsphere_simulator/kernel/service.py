@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 import uuid
 
+from vsphere_simulator.kernel.history import EventManager, TaskHistoryCollector
 from vsphere_simulator.kernel.objects import Context, ManagedObject, method, prop
 from vsphere_simulator.kernel.property_collector import PropertyCollector
 from vsphere_simulator.kernel.sessions import SessionManager
@@ -93,6 +94,11 @@ class TaskManager(ManagedObject):
     @prop("maxCollector")
     def _max_collector(self) -> int:
         return 32
+
+    @method("CreateCollectorForTasks")
+    def create_collector(self, ctx: Context, filter: t.Any) -> ManagedObject:
+        """Make a collector of tasks."""
+        return self.world.add(TaskHistoryCollector(self.world, ctx.session, "task-collector", filter))
 
 
 class AuthorizationManager(ManagedObject):
@@ -227,5 +233,6 @@ def install_services(world: World, about: t.Any | None = None) -> ServiceInstanc
     world.content["viewManager"] = world.add(ViewManager(world, "ViewManager"))
     world.content["sessionManager"] = world.add(SessionManager(world, "SessionManager"))
     world.content["authorizationManager"] = world.add(AuthorizationManager(world, "AuthorizationManager"))
+    world.content["eventManager"] = world.add(EventManager(world, "EventManager"))
     world.content["taskManager"] = world.add(TaskManager(world, "TaskManager"))
     return world.add(ServiceInstance(world, "ServiceInstance", about or about_info()))

@@ -84,6 +84,7 @@ class SessionTable:
             last_active=self.world.clock.real_seconds(),
         )
         self._by_token[session.token] = session
+        self.world.events.logged_in(session)
         return session
 
     def find(self, token: str | None) -> Session | None:
@@ -101,7 +102,8 @@ class SessionTable:
 
     def close(self, session: Session) -> None:
         """End a session with all that belongs to it."""
-        self._by_token.pop(session.token, None)
+        if self._by_token.pop(session.token, None) is not None:
+            self.world.events.logged_out(session)
         for obj in list(session.owned.values()):
             self.world.remove(obj)
         session.owned.clear()

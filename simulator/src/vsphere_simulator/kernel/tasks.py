@@ -103,6 +103,8 @@ class Task(ManagedObject):
         self.start_time: dt.datetime | None = None
         self.complete_time: dt.datetime | None = None
         self.job: asyncio.Task[None] | None = None
+        self.extra: t.Any = None
+        """What the REST API keeps of a task that it started."""
 
     @prop("info")
     def _info(self) -> t.Any:
@@ -212,6 +214,7 @@ class TaskTable:
         self._recent[task.moid] = task
         self._of_entity.setdefault(entity.moid, {})[task.moid] = task
         self._announce(entity)
+        self.world.events.task_started(task)
         rule = next_task_rule.get()
         task.job = asyncio.get_running_loop().create_task(task.run(body, rule), name=task.moid)
         return task
@@ -219,6 +222,7 @@ class TaskTable:
     def ended(self, task: Task) -> None:
         """Age the lists: what is no longer recent leaves them, and what is old is purged."""
         self._finished[task.moid] = task
+        self.world.events.task_ended(task)
         mine = self._of_entity.get(task.entity.moid, {})
         done = [old for old in mine.values() if old.moid in self._finished]
         for old in done[:-RECENT]:
@@ -236,6 +240,11 @@ class TaskTable:
                 self._of_entity.pop(old.entity.moid, None)
             self.world.remove(old)
         self._announce(task.entity)
+
+    def all(self) -> list[Task]:
+        """Return the tasks that are still readable, oldest first."""
+        known = {**self._finished, **self._recent}
+        return sorted(known.values(), key=lambda task: task.number)
 
     def recent(self) -> list[ManagedObject]:
         """Return the tasks the task manager lists, oldest first."""

@@ -200,6 +200,8 @@ class Cluster(Strict):
     ha: bool = False
     vcls_agents: t.Annotated[int, Field(ge=0, le=3)] = 0
     """vCLS agent VMs, powered on, that vCenter itself moves out of the way."""
+    image: dict[str, str] | None = None
+    """The cluster's image (vLCM): version of each component by name; left out: managed without an image."""
     host_defaults: HostShape = HostShape()
     hosts: list[Host] = []
 

@@ -22,6 +22,7 @@ from vsphere_simulator.world.environment import EnvironmentBrowser
 from vsphere_simulator.world.folders import Datacenter, Folder
 from vsphere_simulator.world.graphics import DeviceSetting, GraphicsManager, GraphicsState
 from vsphere_simulator.world.host import HostSystem, Make, Passthrough
+from vsphere_simulator.world.images import initial
 from vsphere_simulator.world.options import DEFAULTS, OptionManager, typed
 from vsphere_simulator.world.passthrough import PciPassthruSystem
 from vsphere_simulator.world.patches import ImageConfigManager, Package, PatchManager, manager_package
@@ -135,6 +136,9 @@ class _Builder:
             shape = merged(model.host_defaults, entry)
             for name in expand(entry.name):
                 self._host(cluster, name, shape)
+        if model.image is not None:
+            self.site.images.of[cluster.moid] = initial(cluster)
+            self.site.images.of[cluster.moid].components = dict(model.image)
         hosts = list(cluster.hosts.values())
         for number in range(model.vcls_agents if hosts else 0):
             self._agent(hosts[number % len(hosts)], number)

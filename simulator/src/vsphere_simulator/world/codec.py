@@ -28,6 +28,8 @@ def encode(value: t.Any) -> t.Any:
         return {"_bytes": base64.b64encode(value).decode()}
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, int):

@@ -131,9 +131,13 @@ class Cluster(Entity):
         """Change DRS and HA, as older clients ask for it."""
         return cluster_config.start(ctx, self, spec, modify=modify)
 
-    @prop("configManagerEnabled", "lifecycleManaged")
+    @prop("configManagerEnabled")
     def _not_managed(self) -> bool:
         return False
+
+    @prop("lifecycleManaged")
+    def _lifecycle_managed(self) -> bool:
+        return self.moid in self.site.images.of
 
     @prop("recommendation", "drsRecommendation", "actionHistory", "drsFault", "migrationHistory")
     def _no_recommendation(self) -> list[t.Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import typing as t
 
@@ -229,11 +230,8 @@ class DeviceChanges:
         function = host.layout.functions.get(str(backing.id))
         if function is None or backing.systemId != host.system_id:
             raise _bad_backing(index, f"Host {host.name} has no PCI device {backing.id} with this system id.")
-        try:
-            device_id = int(str(backing.deviceId), 16)
-        except ValueError:
-            device_id = -1
-        if (backing.vendorId & 0xFFFF, device_id & 0xFFFF) != (function.vendor_id, function.device_id):
+        known = function.device_id in _device_ids(str(backing.deviceId))
+        if not known or backing.vendorId & 0xFFFF != function.vendor_id:
             raise _bad_backing(index, f"PCI device {backing.id} of host {host.name} is {function.id}.")
 
     def _check_dynamic(self, index: int, backing: t.Any) -> None:
@@ -278,3 +276,12 @@ def _same_label(one: t.Any, other: t.Any) -> bool:
         if isinstance(one, kind) and isinstance(other, kind):
             return True
     return type(one) is type(other)
+
+
+def _device_ids(text: str) -> set[int]:
+    """The device ids that a backing's `deviceId` may mean: hexadecimal by the API, decimal as govmomi writes it."""
+    found = set()
+    for base in (16, 10):
+        with contextlib.suppress(ValueError):
+            found.add(int(text, base) & 0xFFFF)
+    return found

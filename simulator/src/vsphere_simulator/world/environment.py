@@ -13,12 +13,14 @@ from vsphere_simulator.world.entity import invalid_argument
 if t.TYPE_CHECKING:
     from vsphere_simulator.world.compute import Cluster
     from vsphere_simulator.world.host import HostSystem
+    from vsphere_simulator.world.virtual_machine import VirtualMachine
 
 
 class EnvironmentBrowser(ManagedObject):
     """The environment browser of a cluster."""
 
     wsdl = vim.EnvironmentBrowser
+    volatile = True
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster.world, f"envbrowser-{cluster.moid.removeprefix('domain-c')}")
@@ -27,6 +29,7 @@ class EnvironmentBrowser(ManagedObject):
         self.parent = cluster
 
     def _hosts(self, host: HostSystem | None) -> list[HostSystem]:
+        """The host asked for; without one, those that this browser is about and that answer."""
         if host is None:
             return [one for one in self.cluster.hosts.values() if one.answers]
         if host.cluster is not self.cluster:
@@ -150,3 +153,24 @@ def _dynamic(hosts: list[HostSystem]) -> list[t.Any]:
 
 def _unique(infos: t.Iterable[t.Any]) -> list[t.Any]:
     return list({(info.name, info.deviceVendorId): info for info in infos}.values())
+
+
+class MachineEnvironmentBrowser(EnvironmentBrowser):
+    """The environment browser of one virtual machine: asked for no host, it tells of the machine's own."""
+
+    def __init__(self, machine: VirtualMachine) -> None:
+        ManagedObject.__init__(self, machine.world, f"envbrowser-{machine.moid}")
+        self.machine = machine
+        self.name = machine.name
+        self.parent = machine
+
+    @property
+    def cluster(self) -> Cluster:  # type: ignore[override]
+        """The cluster that the machine is in now."""
+        return self.machine.host.cluster
+
+    def _hosts(self, host: HostSystem | None) -> list[HostSystem]:
+        own = self.machine.host
+        if host is None:
+            return [own] if own.answers else []
+        return super()._hosts(host)

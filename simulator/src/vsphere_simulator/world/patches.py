@@ -66,7 +66,7 @@ class PatchManager(ManagedObject):
             self._require_maintenance()
             before = dict(self.host.packages)
             self.host.packages |= {package.name: package for package in packages}
-            self._installed()
+            software_changed(self.host)
             return _result(packages, self.host, before)
 
         return ctx.world.start_task(self.host, "PatchManager.installV2", body, ctx.session)
@@ -86,7 +86,7 @@ class PatchManager(ManagedObject):
             before = dict(self.host.packages)
             for package in removed:
                 self.host.packages.pop(package.name, None)
-            self._installed()
+            software_changed(self.host)
             return _result(removed, self.host, before)
 
         return ctx.world.start_task(self.host, "PatchManager.uninstall", body, ctx.session)
@@ -133,10 +133,12 @@ class PatchManager(ManagedObject):
         if not self.host.in_maintenance:
             raise invalid_state("The host must be in maintenance mode to install or remove software.")
 
-    def _installed(self) -> None:
-        releases = [p.vgpu_manager for p in self.host.packages.values() if p.vgpu_manager is not None]
-        self.host.graphics.manager = releases[-1] if releases else None
-        self.world.changed(self.host, "summary.rebootRequired", "config")
+
+def software_changed(host: HostSystem) -> None:
+    """Have the host run the vGPU manager that is installed now, once it has rebooted, and tell who watches."""
+    releases = [p.vgpu_manager for p in host.packages.values() if p.vgpu_manager is not None]
+    host.graphics.manager = releases[-1] if releases else None
+    host.world.changed(host, "summary.rebootRequired", "config")
 
 
 def _result(packages: list[Package], host: HostSystem, before: dict[str, Package]) -> t.Any:

@@ -7,6 +7,8 @@ import typing as t
 import uuid
 
 from vsphere_simulator.model.schema import Timings
+from vsphere_simulator.world.images import Images
+from vsphere_simulator.world.tags import Tags
 
 if t.TYPE_CHECKING:
     from vsphere_simulator.kernel.registry import World
@@ -28,6 +30,8 @@ class Site:
     """vCenter settings (OptionManager), for example `vgpu.hotmigrate.enabled`; part of the state."""
     depots: dict[str, list[Package]] = dataclasses.field(default_factory=dict)
     """Bundle URL -> what it holds."""
+    tags: Tags = dataclasses.field(default_factory=Tags)
+    images: Images = dataclasses.field(default_factory=Images)
 
     def flag(self, key: str) -> bool:
         """Whether a vCenter setting is true."""

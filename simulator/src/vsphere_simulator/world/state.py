@@ -15,9 +15,11 @@ from vsphere_simulator.world.environment import EnvironmentBrowser
 from vsphere_simulator.world.folders import Datacenter, Folder
 from vsphere_simulator.world.graphics import DeviceSetting
 from vsphere_simulator.world.host import HostSystem, Make, Passthrough
+from vsphere_simulator.world.images import Images
 from vsphere_simulator.world.maintenance import come_up
 from vsphere_simulator.world.patches import Package
 from vsphere_simulator.world.storage import Datastore, Network
+from vsphere_simulator.world.tags import Tags
 from vsphere_simulator.world.virtual_machine import VirtualMachine
 from vsphere_simulator.world.vm_config import VmConfig
 
@@ -46,6 +48,8 @@ def dump(world: World) -> Json:
         "format": FORMAT,
         "ids": dict(sorted(world.ids.items())),
         "options": dict(sorted(_site(world).options.items())),
+        "tags": _site(world).tags.dump(world),
+        "images": _site(world).images.dump(world),
         "fields": [[field.key, field.name, field.applies_to] for field in fields.fields.values()],
         "hardware": [dataclasses.asdict(made) for made in makes],
         "objects": objects,
@@ -154,6 +158,7 @@ def restore(world: World, model: Model, state: Json) -> Site:
         raise StateError(f"the state has format {state.get('format')!r}; this version reads {FORMAT}")
     site = new_site(world, model)
     site.options = dict(state["options"])
+    site.tags, site.images = Tags.load(state.get("tags", {})), Images.load(state.get("images", {}))
     _Restorer(site, state).restore()
     world.ids.clear()
     world.ids.update(state["ids"])

@@ -11,6 +11,7 @@ from vsphere_simulator.vmomi import vim, vmodl
 from vsphere_simulator.world import lifecycle, migration, provisioning, reconfigure
 from vsphere_simulator.world.devices import copy_of, is_dynamic
 from vsphere_simulator.world.entity import Entity
+from vsphere_simulator.world.environment import MachineEnvironmentBrowser
 from vsphere_simulator.world.vm_properties import VmProperties
 
 if t.TYPE_CHECKING:
@@ -33,6 +34,7 @@ class VirtualMachine(VmProperties):
     """A virtual machine or template."""
 
     wsdl = vim.VirtualMachine
+    environment: MachineEnvironmentBrowser
     rename_privilege = "VirtualMachine.Config.Rename"
 
     def __init__(
@@ -75,6 +77,7 @@ class VirtualMachine(VmProperties):
     def register(self, folder: Folder, pool: ResourcePool | None) -> None:
         """Put the machine in the inventory: folder, host, pool, datastores and networks know it."""
         folder.put(self)
+        self.environment = self.world.add(MachineEnvironmentBrowser(self))
         self.host.machines[self.moid] = self
         if pool is not None and not self.template:
             self.enter_pool(pool)
@@ -92,6 +95,7 @@ class VirtualMachine(VmProperties):
             self.world.changed(resource, "vm", "summary")
         self.world.changed(self.host, "vm")
         self.host.machines_changed.fire()
+        self.world.remove(self.environment)
         self.world.remove(self)
 
     def _leave_pool(self) -> None:

@@ -129,7 +129,7 @@ class VmProperties(Entity):
 
     @prop("environmentBrowser")
     def _environment(self) -> EnvironmentBrowser:
-        return self._vm.host.cluster.environment
+        return self._vm.environment
 
     @prop("datastore")
     def _datastores(self) -> list[Datastore]:

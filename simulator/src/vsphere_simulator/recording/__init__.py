@@ -1,0 +1,1 @@
+"""Reading a live vCenter into a model: what `vsphere-simulator record` prints."""

@@ -1,0 +1,180 @@
+"""A recording of a simulator, served again, answers the same property reads."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+import typing as t
+
+import pytest
+import yaml
+from pyVmomi import vim
+
+from vsphere_simulator.model.loader import parse_model
+
+MODEL = """
+datacenter: secret-dc
+api_version: 8.0.2.0
+datastores: [{name: secret-ds, capacity_gb: 900}, {name: secret-nfs, type: NFS}]
+networks: [{name: secret-net}]
+custom_attributes: [secret-owner]
+options: {vgpu.hotmigrate.enabled: "true"}
+roles: {SecretRole: [Host.Config.Maintenance]}
+clusters:
+  - name: secret-gpu
+    vcls_agents: 1
+    ha: true
+    drs: {automation: fullyAutomated, options: {PassthroughDrsAutomation: "1"}}
+    hosts:
+      - name: secret-h1
+        vgpu_manager: "16.4"
+        graphics_type: sharedDirect
+        assignment_policy: consolidation
+        gpus: [{gpu: A100-40, count: 2}, {gpu: T4, passthrough: true, label: secret-blue}]
+      - {name: secret-h2, connection_state: disconnected, cpu_cores: 16, memory_gb: 256, esxi_version: 8.0.2}
+  - {name: secret-plain, hosts: [{name: secret-h3, in_maintenance: true, pci_functions: 30, gpus: [{gpu: V100-32}]}]}
+vms:
+  - {name: secret-vgpu, host: secret-h1, power: "on", firmware: efi, memory_locked: true, folder: secret-a/secret-b,
+     gpus: [{mode: vgpu, profile: nvidia_a100-10c}], disks_gb: [10, 20]}
+  - {name: secret-dynamic, host: secret-h1, memory_locked: true, gpus: [{mode: dynamic, ids: ["10de:1eb8"],
+     label: secret-blue}], extra_config: {pciPassthru.use64bitMMIO: "TRUE", secret.key: secret-value}}
+  - {name: secret-fixed, host: secret-h3, datastore: secret-nfs, gpus: [{mode: fixed, address: "0000:3b:00.0"}]}
+templates: [{name: secret-tpl, host: secret-h2, folder: secret-t, hardware_version: 21, cpus: 8}]
+"""
+READS: dict[t.Any, list[str]] = {
+    vim.Datastore: ["summary.type", "summary.capacity"],
+    vim.HostSystem: [
+        "summary.hardware.vendor",
+        "summary.hardware.cpuModel",
+        "summary.hardware.numCpuCores",
+        "summary.hardware.memorySize",
+        "config.product",
+        "hardware.pciDevice",
+        "config.pciPassthruInfo",
+        "config.graphicsInfo",
+        "config.graphicsConfig",
+        "config.sharedPassthruGpuTypes",
+        "runtime.connectionState",
+        "runtime.inMaintenanceMode",
+        "capability",
+    ],
+    vim.VirtualMachine: [
+        "config.hardware.numCPU",
+        "config.hardware.memoryMB",
+        "config.firmware",
+        "config.version",
+        "config.guestId",
+        "config.template",
+        "config.extraConfig",
+        "config.memoryReservationLockedToMax",
+        "runtime.powerState",
+    ],
+    vim.ClusterComputeResource: ["configurationEx", "summary.numHosts", "summary.totalMemory"],
+}
+PASSWORD = "secret"
+
+
+def facts(server: t.Any) -> dict[str, t.Any]:
+    """What clients read, by name, with references replaced by names."""
+    content = server.client.content
+    found: dict[str, t.Any] = {"about": content.about.apiVersion, "options": str(content.setting.setting)}
+    for kind, paths in READS.items():
+        view = content.viewManager.CreateContainerView(content.rootFolder, [kind], True)
+        for obj in view.view:
+            if obj.name.startswith("vCLS"):
+                continue
+            for path in paths:
+                value: t.Any = obj
+                for step in path.split("."):
+                    value = getattr(value, step)
+                found[f"{obj.name}: {path}"] = without_references(value)
+            if kind is vim.VirtualMachine:
+                found[f"{obj.name}: devices"] = [shape(device) for device in obj.config.hardware.device]
+                found[f"{obj.name}: place"] = (obj.runtime.host.name, obj.parent.name, [d.name for d in obj.datastore])
+    return found
+
+
+def without_references(value: t.Any) -> str:
+    """Text in which ids of objects, which are given anew, are left out."""
+    return "\n".join(line for line in str(value).splitlines() if "'vim." not in line or "(vim." in line)
+
+
+def shape(device: t.Any) -> tuple[t.Any, ...]:
+    backing = device.backing
+    own = {name: getattr(backing, name, None) for name in ("vgpu", "customLabel", "id")}
+    return type(device).__name__, getattr(device, "capacityInKB", None), tuple(own.items())
+
+
+def record(server: t.Any, *options: str, password: str = PASSWORD) -> subprocess.CompletedProcess[str]:
+    secret = server.directory / "record-password"
+    secret.write_text(password)
+    secret.chmod(0o600)
+    command = [sys.executable, "-m", "vsphere_simulator.cli", "record", "--username", "admin@lab"]
+    command += ["--server", f"{server.ready['hostname']}:{server.ready['port']}", "--password-file", str(secret)]
+    return subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def original(serve: t.Callable[..., t.Any]) -> t.Any:
+    return serve(MODEL)
+
+
+def test_a_recording_served_again_reads_the_same(original: t.Any, serve: t.Callable[..., t.Any]) -> None:
+    done = record(original, "--ca-file", original.ready["certificate"])
+    assert done.returncode == 0, done.stderr
+    again = serve(done.stdout)
+    before, after = facts(original), facts(again)
+    assert after == before
+    second = record(again, "--thumbprint", again.ready["thumbprint"])
+    assert yaml.safe_load(second.stdout) == yaml.safe_load(done.stdout)
+
+
+def test_anonymized_it_is_as_large_and_names_nobody(original: t.Any, serve: t.Callable[..., t.Any]) -> None:
+    done = record(original, "--ca-file", original.ready["certificate"], "--anonymize")
+    assert done.returncode == 0, done.stderr
+    assert "secret" not in done.stdout.lower()
+    model = parse_model(done.stdout)
+    assert [len(cluster.hosts) for cluster in model.clusters] == [2, 1]
+    assert len(model.vms) == 3
+    assert model.clusters[0].hosts[0].gpus[1].label == "label-01"
+    assert model.vms[1].gpus[0].label == "label-01"  # type: ignore[union-attr]
+    serve(done.stdout)
+
+
+def test_it_says_what_it_leaves_out(serve: t.Callable[..., t.Any]) -> None:
+    model = MODEL.replace("secret.key: secret-value", "guestinfo.userdata: hunter2")
+    done = record(original := serve(model), "--ca-file", original.ready["certificate"])
+    assert "guestinfo" in done.stderr
+    assert "passwords" in done.stderr
+    assert "hunter2" not in done.stdout
+    assert "# - passwords, users and permissions" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "password", "said"),
+    [
+        (["--thumbprint", ":".join(["00"] * 32)], "secret", "thumbprint"),
+        ([], "secret", "certificate verify failed"),
+        (["CA"], "wrong", "incorrect user name or password"),
+        (["CA", "--datacenter", "nowhere"], "secret", "secret-dc"),
+    ],
+)
+def test_what_cannot_be_recorded_is_one_line(original: t.Any, options: list[str], password: str, said: str) -> None:
+    given = [
+        part for one in options for part in (["--ca-file", original.ready["certificate"]] if one == "CA" else [one])
+    ]
+    done = record(original, *given, password=password)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not done.stdout
+
+
+def test_the_lab_can_be_recorded(serve: t.Callable[..., t.Any]) -> None:
+    lab = pathlib.Path(__file__).parents[3] / "inventories" / "lab" / "model.yml"
+    server = serve(lab.read_text())
+    done = record(server, "--ca-file", server.ready["certificate"])
+    assert done.returncode == 0, done.stderr
+    assert facts(serve(done.stdout)) == facts(server)

@@ -1,0 +1,338 @@
+"""The REST API over TLS, as clients of either form call it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import time
+import typing as t
+import urllib.error
+import urllib.request
+
+import pytest
+
+DEPOT = "https://depot.lab/nvidia-16.zip"
+DRIVER = "NVD-VMware_ESXi_8.0.0_Driver"
+MODEL = """
+datacenter: dc
+datastores: [{name: ds}]
+networks: [{name: net}]
+clusters:
+  - name: c
+    image: {}
+    drs: {automation: fullyAutomated}
+    hosts: [{name: h1, gpus: [{gpu: A100-40, count: 2}]}, {name: h2}]
+  - {name: plain, hosts: [{name: h3, connection_state: notResponding}]}
+vms: [{name: busy, host: h1, power: "on"}, {name: idle, host: h2}]
+templates: [{name: tpl}]
+depots:
+  https://depot.lab/nvidia-16.zip: [{version: "16.4", vgpu_manager: "16.4"}]
+roles: {Tagger: [InventoryService.Tagging.AttachTag]}
+users: [{name: tagger@lab, password: tagging, role: Tagger}]
+"""
+
+
+class Rest:
+    """A client of the newer form."""
+
+    def __init__(self, server: t.Any, user: str = "admin@lab", password: str = "secret") -> None:  # noqa: S107 - of a test server
+        self.server = server
+        self.token = ""
+        basic = base64.b64encode(f"{user}:{password}".encode()).decode()
+        status, self.token = self("POST", "/api/session", headers={"Authorization": f"Basic {basic}"})
+        assert status == 201
+
+    def __call__(
+        self, verb: str, path: str, body: t.Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, t.Any]:
+        url = f"https://{self.server.ready['hostname']}:{self.server.ready['port']}{path}"
+        data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, method=verb)
+        request.add_header("Content-Type", "application/json")
+        for name, value in (headers or {"vmware-api-session-id": self.token}).items():
+            request.add_header(name, value)
+        tls = ssl.create_default_context(cafile=self.server.ready["certificate"])
+        try:
+            with urllib.request.urlopen(request, context=tls) as reply:  # noqa: S310 - our own server
+                status, text = reply.status, reply.read()
+        except urllib.error.HTTPError as refusal:
+            status, text = refusal.code, refusal.read()
+        return status, json.loads(text) if text else None
+
+    def ok(self, verb: str, path: str, body: t.Any = None) -> t.Any:
+        status, result = self(verb, path, body)
+        assert status < 300, result
+        return result
+
+    def task(self, verb: str, path: str, body: t.Any = None) -> dict[str, t.Any]:
+        """Start a task and return it once it has ended."""
+        status, task = self(verb, path, body)
+        assert status == 202, task
+        deadline = time.monotonic() + 20
+        while (info := self.ok("GET", f"/api/cis/tasks/{task}"))["status"] in ("PENDING", "RUNNING"):
+            assert time.monotonic() < deadline, info
+            time.sleep(0.02)
+        return t.cast("dict[str, t.Any]", info)
+
+
+@pytest.fixture
+def rest(serve: t.Callable[..., t.Any]) -> Rest:
+    return Rest(serve(MODEL))
+
+
+def counts(server: t.Any) -> dict[str, t.Any]:
+    with urllib.request.urlopen(server.ready["counts_url"]) as reply:  # noqa: S310 - our own server
+        return t.cast("dict[str, t.Any]", json.load(reply))
+
+
+def test_a_session_begins_with_a_password_and_ends_with_logout(rest: Rest) -> None:
+    wrong = {"Authorization": "Basic " + base64.b64encode(b"admin@lab:wrong").decode()}
+    for headers in (wrong, {"Authorization": "Basic ?"}, {}):
+        status, error = rest("POST", "/api/session", headers={"Accept": "*/*", **headers})
+        assert (status, error["error_type"]) == (401, "UNAUTHENTICATED")
+    assert rest.ok("GET", "/api/session")["user"] == "admin@lab"
+    assert rest("DELETE", "/api/session") == (204, None)
+    status, error = rest("GET", "/api/vcenter/vm")
+    assert (status, error["error_type"]) == (401, "UNAUTHENTICATED")
+
+
+def test_idle_sessions_end_as_those_of_soap_do(serve: t.Callable[..., t.Any]) -> None:
+    rest = Rest(serve(MODEL, "--session-timeout", "0.2"))
+    deadline = time.monotonic() + 10
+    while rest("GET", "/api/nothing")[0] != 401:  # which is no use of the session
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_requests_and_logins_are_counted_with_those_of_soap(rest: Rest) -> None:
+    rest.ok("GET", "/api/vcenter/vm")
+    rest.ok("GET", "/rest/vcenter/vm")
+    found = counts(rest.server)
+    assert found["requests"]["GET /api/vcenter/vm"] == 2
+    assert found["requests"]["POST /api/session"] == 1
+    assert found["logins"] == 2
+
+
+def test_listings_and_their_filters(rest: Rest) -> None:
+    machines = {one["name"]: one for one in rest.ok("GET", "/api/vcenter/vm")}
+    assert {name: one["power_state"] for name, one in machines.items()} == {"busy": "POWERED_ON", "idle": "POWERED_OFF"}
+    hosts = {one["name"]: one for one in rest.ok("GET", "/api/vcenter/host")}
+    assert hosts["h3"]["connection_state"] == "NOT_RESPONDING"
+    assert "power_state" not in hosts["h3"]
+    (cluster,) = rest.ok("GET", "/api/vcenter/cluster?names=c")
+    assert cluster["drs_enabled"]
+    assert not cluster["ha_enabled"]
+    inside = rest.ok("GET", f"/api/vcenter/host?clusters={cluster['cluster']}")
+    assert [one["name"] for one in inside] == ["h1", "h2"]
+    both = rest.ok("GET", f"/api/vcenter/vm?hosts={hosts['h1']['host']},{hosts['h2']['host']}&power_states=POWERED_OFF")
+    assert [one["name"] for one in both] == ["idle"]
+    old = rest.ok("GET", "/rest/vcenter/vm?filter.names.1=busy")
+    assert [one["name"] for one in old["value"]] == ["busy"]
+    for kind in ("datacenter", "datastore", "network", "folder", "resource-pool"):
+        assert rest.ok("GET", f"/api/vcenter/{kind}")
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_tags_from_category_to_object_and_back(rest: Rest, old: bool) -> None:
+    root, mark, value = ("/rest/com/vmware", "~action", "value") if old else ("/api", "action", None)
+
+    def call(verb: str, path: str, action: str = "", identifier: str = "", body: t.Any = None) -> t.Any:
+        where = f"{root}/cis/tagging/{path}" + (f"/{'id:' if old else ''}{identifier}" if identifier else "")
+        result = rest.ok(verb, where + (f"?{mark}={action}" if action else ""), body)
+        return result["value"] if value and result is not None else result
+
+    category: dict[str, t.Any] = {"name": "tier", "cardinality": "SINGLE", "associable_types": ["HostSystem"]}
+    made = call("POST", "category", body={"create_spec": category} if old else category)
+    assert made.startswith("urn:vmomi:InventoryServiceCategory:")
+    tags = []
+    for name in ("gold", "silver"):
+        spec = {"name": name, "description": "", "category_id": made}
+        tags.append(call("POST", "tag", body={"create_spec": spec} if old else spec))
+    assert call("GET", "tag", identifier=tags[0])["name"] == "gold"
+    assert call("GET", "category", identifier=made)["associable_types"] == ["HostSystem"]
+    (host,) = [one["host"] for one in rest.ok("GET", "/api/vcenter/host?names=h1")]
+    target = {"object_id": {"type": "HostSystem", "id": host}}
+    call("POST", "tag-association", "attach", tags[0], target)
+    call("POST", "tag-association", "attach", tags[0], target)
+    assert call("POST", "tag-association", "list-attached-tags", body=target) == [tags[0]]
+    objects = call("POST", "tag-association", "list-attached-objects", tags[0])
+    assert objects == [target["object_id"]]
+    every = call("POST", "tag-association", "list-attached-objects-on-tags", body={"tag_ids": tags})
+    assert every == [{"tag_id": tags[0], "object_ids": objects}]
+    on_hosts = call("POST", "tag-association", "list-attached-tags-on-objects", body={"object_ids": objects})
+    assert on_hosts == [{"object_id": target["object_id"], "tag_ids": [tags[0]]}]
+    second = {"tag_ids": [tags[1]], **target}
+    refused = call("POST", "tag-association", "attach-multiple-tags-to-object", body=second)
+    assert not refused["success"]  # of a SINGLE category
+    call("POST", "tag-association", "detach", tags[0], target)
+    assert call("POST", "tag-association", "attach-multiple-tags-to-object", body=second)["success"]
+    call("DELETE", "category", identifier=made)
+    assert call("GET", "tag") == []
+    assert call("POST", "tag-association", "list-attached-tags", body=target) == []
+
+
+def test_errors_have_the_form_of_the_api_that_was_called(rest: Rest) -> None:
+    name = {"name": "x", "cardinality": "MULTIPLE", "associable_types": []}
+    category = rest.ok("POST", "/api/cis/tagging/category", name)
+    cases: list[tuple[str, str, t.Any, int, str]] = [
+        ("POST", "/api/cis/tagging/category", name, 400, "ALREADY_EXISTS"),
+        ("POST", "/api/cis/tagging/category", {**name, "name": "y", "cardinality": "MANY"}, 400, "INVALID_ARGUMENT"),
+        ("POST", "/api/cis/tagging/category", {"name": 5}, 400, "INVALID_ARGUMENT"),
+        ("POST", "/api/cis/tagging/category", [], 400, "INVALID_ARGUMENT"),
+        ("POST", "/api/cis/tagging/category", b"{", 400, "INVALID_ARGUMENT"),
+        ("POST", "/api/cis/tagging/category", b"[" * 100_000, 400, "INVALID_ARGUMENT"),
+        ("GET", "/api/cis/tagging/tag/urn:nothing", None, 404, "NOT_FOUND"),
+        ("POST", "/api/cis/tagging/tag", {"name": "t", "category_id": "urn:nothing"}, 404, "NOT_FOUND"),
+        ("GET", "/api/cis/tasks/task-9999:x", None, 404, "NOT_FOUND"),
+        ("GET", "/api/esx/settings/clusters/domain-c999/software", None, 404, "NOT_FOUND"),
+        ("GET", "/api/appliance/health", None, 404, "NOT_FOUND"),
+        ("PATCH", f"/api/cis/tagging/category/{category}", {"cardinality": "SINGLE"}, 400, "INVALID_ARGUMENT"),
+    ]
+    for verb, path, body, status, kind in cases:
+        found, error = rest(verb, path, body)
+        assert (found, error["error_type"]) == (status, kind), (verb, path, error)
+    status, error = rest("GET", "/rest/com/vmware/cis/tagging/tag/id:nothing")
+    assert (status, error["type"]) == (404, "com.vmware.vapi.std.errors.not_found")
+    assert error["value"]["messages"][0]["default_message"]
+
+
+def test_a_role_may_attach_tags_but_not_make_them(rest: Rest) -> None:
+    spec = {"name": "x", "cardinality": "MULTIPLE", "associable_types": []}
+    category = rest.ok("POST", "/api/cis/tagging/category", spec)
+    tag = rest.ok("POST", "/api/cis/tagging/tag", {"name": "t", "category_id": category})
+    tagger = Rest(rest.server, "tagger@lab", "tagging")
+    status, error = tagger("POST", "/api/cis/tagging/tag", {"name": "u", "category_id": category})
+    assert (status, error["error_type"]) == (403, "UNAUTHORIZED")
+    assert "InventoryService.Tagging.CreateTag" in error["messages"][0]["default_message"]
+    (host,) = [one["host"] for one in rest.ok("GET", "/api/vcenter/host?names=h1")]
+    body = {"object_id": {"type": "HostSystem", "id": host}}
+    assert tagger("POST", f"/api/cis/tagging/tag-association/{tag}?action=attach", body)[0] == 204
+
+
+def cluster_path(rest: Rest, name: str = "c") -> str:
+    (found,) = rest.ok("GET", f"/api/vcenter/cluster?names={name}")
+    return f"/api/esx/settings/clusters/{found['cluster']}"
+
+
+def import_driver(rest: Rest) -> None:
+    spec = {"source_type": "PULL", "location": DEPOT}
+    done = rest.task("POST", "/api/esx/settings/depots/offline?vmw-task=true", spec)
+    assert rest.ok("GET", f"/api/esx/settings/depots/offline/{done['result']['depot']}")["location"] == DEPOT
+
+
+def test_the_vgpu_manager_by_a_cluster_image(rest: Rest) -> None:
+    cluster = cluster_path(rest)
+    import_driver(rest)
+    assert [one["name"] for one in rest.ok("GET", "/api/esx/settings/depot-content/components")] == [DRIVER]
+    draft = rest.ok("POST", f"{cluster}/software/drafts")
+    status, error = rest("POST", f"{cluster}/software/drafts")
+    assert (status, error["error_type"]) == (400, "NOT_ALLOWED_IN_CURRENT_STATE")
+    rest.ok("PUT", f"{cluster}/software/drafts/{draft}/software/components/{DRIVER}", {"version": "16.4"})
+    assert rest.ok("GET", f"{cluster}/software/components") == {}  # not yet committed
+    done = rest.task("POST", f"{cluster}/software/drafts/{draft}?action=commit&vmw-task=true", {"message": "driver"})
+    assert done["status"] == "SUCCEEDED", done
+    assert rest.ok("GET", f"{cluster}/software/components/{DRIVER}")["version"] == "16.4"
+    scanned = rest.task("POST", f"{cluster}/software?action=scan&vmw-task=true")["result"]
+    assert scanned["status"] == "NON_COMPLIANT"
+    assert len(scanned["non_compliant_hosts"]) == 2
+    checked = rest.task("POST", f"{cluster}/software?action=check&vmw-task=true", {})["result"]
+    assert checked["status"] == "OK", checked
+    host = rest.server.find("dc/host/c/h1")
+    before = host.runtime.bootTime
+    applied = rest.task("POST", f"{cluster}/software?action=apply&vmw-task=true", {"accept_eula": True})["result"]
+    assert applied["status"]["status"] == "OK", applied
+    assert host.runtime.bootTime > before
+    assert not host.runtime.inMaintenanceMode
+    names = [package.name for package in host.configManager.imageConfigManager.FetchSoftwarePackages()]
+    assert DRIVER in names
+    assert rest.ok("GET", f"{cluster}/software/compliance")["status"] == "COMPLIANT"
+    booted = host.runtime.bootTime
+    rest.task("POST", f"{cluster}/software?action=apply&vmw-task=true", {})
+    assert host.runtime.bootTime == booted  # a compliant host is left alone
+
+
+def test_an_image_with_what_no_depot_has_is_not_committed(rest: Rest) -> None:
+    cluster = cluster_path(rest)
+    draft = rest.ok("POST", f"{cluster}/software/drafts")
+    path = f"{cluster}/software/drafts/{draft}/software/components"
+    rest.ok("PATCH", path, {"components_to_set": {DRIVER: "99"}})
+    done = rest.task("POST", f"{cluster}/software/drafts/{draft}?action=commit&vmw-task=true", {})
+    assert done["status"] == "FAILED"
+    assert DRIVER in done["error"]["messages"][0]["default_message"]
+    assert rest.ok("GET", f"{cluster}/software/components") == {}
+    rest.ok("PATCH", path, {"components_to_delete": [DRIVER]})
+    assert rest.ok("GET", path) == {}
+    rest.ok("DELETE", f"{cluster}/software/drafts/{draft}")
+    assert rest("GET", f"{cluster}/software/drafts/{draft}")[0] == 404
+
+
+def test_a_bundle_that_is_nowhere_fails_its_task(rest: Rest) -> None:
+    spec = {"source_type": "PULL", "location": "https://depot.lab/nothing.zip"}
+    done = rest.task("POST", "/api/esx/settings/depots/offline?vmw-task=true", spec)
+    assert done["status"] == "FAILED"
+    assert rest.ok("GET", "/api/esx/settings/depots/offline") == {}
+
+
+def test_a_cluster_without_an_image_can_be_given_one(rest: Rest) -> None:
+    cluster = cluster_path(rest, "plain")
+    assert rest.ok("GET", f"{cluster}/enablement/software") == {"enabled": False}
+    assert rest("GET", f"{cluster}/software")[0] == 404
+    assert rest.task("PUT", f"{cluster}/enablement/software?vmw-task=true", {})["status"] == "SUCCEEDED"
+    assert rest.ok("GET", f"{cluster}/enablement/software") == {"enabled": True}
+    assert rest.server.find("dc/host/plain").lifecycleManaged
+    unreachable = rest.ok("GET", f"{cluster}/software/compliance")
+    assert unreachable["status"] == "UNAVAILABLE"
+    again = rest.task("PUT", f"{cluster}/enablement/software?vmw-task=true", {})
+    assert again["status"] == "FAILED"
+
+
+def test_applying_stops_where_a_machine_cannot_move(serve: t.Callable[..., t.Any]) -> None:
+    rest = Rest(serve(MODEL.replace("fullyAutomated", "manual")))
+    cluster = cluster_path(rest)
+    import_driver(rest)
+    draft = rest.ok("POST", f"{cluster}/software/drafts")
+    rest.ok("PUT", f"{cluster}/software/drafts/{draft}/software/components/{DRIVER}", {})
+    rest.task("POST", f"{cluster}/software/drafts/{draft}?action=commit&vmw-task=true", {})
+    assert rest.task("POST", f"{cluster}/software?action=check&vmw-task=true")["result"]["status"] == "ERROR"
+    applied = rest.task("POST", f"{cluster}/software?action=apply&vmw-task=true", {})["result"]
+    assert applied["status"]["status"] == "ERROR"
+    assert len(applied["failed_hosts"]) == len(applied["skipped_hosts"]) == 1
+
+
+def test_tags_and_images_outlive_a_crash(serve: t.Callable[..., t.Any], tmp_path: t.Any) -> None:
+    state = tmp_path / "state.json"
+    first = serve(MODEL, "--state", str(state))
+    rest = Rest(first)
+    spec = {"name": "tier", "cardinality": "MULTIPLE", "associable_types": []}
+    category = rest.ok("POST", "/api/cis/tagging/category", spec)
+    tag = rest.ok("POST", "/api/cis/tagging/tag", {"name": "t", "category_id": category})
+    (machine,) = [one["vm"] for one in rest.ok("GET", "/api/vcenter/vm?names=busy")]
+    body = {"object_id": {"type": "VirtualMachine", "id": machine}}
+    rest.ok("POST", f"/api/cis/tagging/tag-association/{tag}?action=attach", body)
+    import_driver(rest)
+    draft = rest.ok("POST", f"{cluster_path(rest)}/software/drafts")
+    deadline = time.monotonic() + 10
+    while (
+        machine not in json.dumps(json.loads(state.read_text())["tags"])
+        or not json.loads(state.read_text())["images"]["drafts"]
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    first.kill()
+    again = Rest(serve(MODEL, "--state", str(state)))
+    assert again.ok("POST", "/api/cis/tagging/tag-association?action=list-attached-tags", body) == [tag]
+    assert list(again.ok("GET", f"{cluster_path(again)}/software/drafts")) == [draft]
+    assert again.ok("GET", f"/api/cis/tagging/tag/{tag}")["category_id"] == category
+    assert again.ok("GET", "/api/esx/settings/depot-content/components")
+
+
+def test_fault_rules_know_rest_calls(serve: t.Callable[..., t.Any], tmp_path: t.Any) -> None:
+    rules = tmp_path / "faults.yml"
+    rules.write_text(
+        '- {method: "GET /api/vcenter/vm", nth: 1, fault: {type: vim.fault.InvalidState, message: busy}}\n'
+    )
+    rest = Rest(serve(MODEL, "--faults", str(rules)))
+    status, error = rest("GET", "/api/vcenter/vm")
+    assert (status, error["error_type"]) == (400, "NOT_ALLOWED_IN_CURRENT_STATE")
+    assert rest("GET", "/api/vcenter/vm")[0] == 200
