@@ -57,8 +57,8 @@ def _plan(
     if vm.power == wanted:
         return PowerPlan(ObjectPlan(name, notes=notes), vm)
     problems = _in_the_way(vm, state, hosts, force)
-    verb = "resume" if state == "on" and vm.power == "suspended" else f"power {state}"
-    change = Change(verb, "power", vm.power, wanted, disruptive=state == "off")
+    reason = "resume it" if state == "on" and vm.power == "suspended" else ""
+    change = Change(f"power {state}", "power", vm.power, wanted, reason, disruptive=state == "off")
     if problems:
         return PowerPlan(ObjectPlan(name, (change,), tuple(problems), notes={**notes, "power": vm.power}), vm)
     return PowerPlan(ObjectPlan(name, (change,), notes=notes), dataclasses.replace(vm, power=wanted))

@@ -19,7 +19,7 @@ def plan(state: t.Literal["on", "off"], power: str, *, force: bool = False, **ho
     [
         ("on", "poweredOn", False, [], None),
         ("on", "poweredOff", False, ["power on"], None),
-        ("on", "suspended", False, ["resume"], None),
+        ("on", "suspended", False, ["power on (resume it)"], None),
         ("off", "poweredOff", False, [], None),
         ("off", "poweredOn", False, ["power off"], None),
         ("off", "suspended", False, ["power off"], "vm_suspended"),
