@@ -45,8 +45,11 @@ def read_places(client: Client, hosts: t.Mapping[str, HostFacts], templates: t.M
         below = traversal(vim.ResourcePool, "resourcePool", pools)
         below.name = "pools"
         compute = traversal(vim.HostSystem, "parent", traversal(vim.ComputeResource, "resourcePool", below))
+        compute.name = "compute"
+        # A name may be defined once in a filter; the other hosts refer to it.
+        again = vmodl.query.PropertyCollector.SelectionSpec(name="compute")
         return [
-            *(start(ref, compute) for ref in host_refs),
+            *(start(ref, again if number else compute) for number, ref in enumerate(host_refs)),
             *(start(ref) for ref in template_refs),
             all_of(client, vim.Datastore),
             all_of(client, vim.Folder),

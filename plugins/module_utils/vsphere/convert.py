@@ -190,8 +190,16 @@ def _attachment(device: t.Any) -> GpuAttachment:
         mode="fixed",
         key=device.key,
         address=normalise_address(backing.id) if backing.id else None,
-        ids=(f"{unsigned16(backing.vendorId):04x}:{unsigned16(int(backing.deviceId, 16)):04x}",),
+        ids=_fixed_ids(backing),
     )
+
+
+def _fixed_ids(backing: t.Any) -> tuple[str, ...]:
+    """The one `vendor:device` of a fixed device; none where the configuration does not tell it."""
+    try:
+        return (f"{unsigned16(backing.vendorId):04x}:{unsigned16(int(backing.deviceId, 16)):04x}",)
+    except (TypeError, ValueError):
+        return ()
 
 
 def intent(props: Props, intent_key: int | None) -> Intent | None:

@@ -60,7 +60,7 @@ def update_passthrough(
     # A privilege that is missing is reported on this part of the host; to people it is the host.
     client.names.update({str(moid(system)): client.names.get(host, host) for host, system in systems.items()})
 
-    def call(system: t.Any, wanted: t.Sequence[DeviceUpdate]) -> t.Callable[[], None]:
+    def call(name: str, wanted: t.Sequence[DeviceUpdate]) -> t.Callable[[], None]:
         config = [
             vim.host.PciPassthruConfig(
                 id=update.address,
@@ -70,11 +70,21 @@ def update_passthrough(
             )
             for update in wanted
         ]
-        return lambda: system.UpdatePassthruConfig(config)
+        system: t.Any = systems.get(moids[name])
+
+        def update() -> None:
+            if system is None:
+                raise ObjectGoneError(
+                    f"{name}: the vCenter no longer knows the host's passthrough system. Run again when it answers.",
+                    object=name,
+                )
+            system.UpdatePassthruConfig(config)
+
+        return update
 
     return run_calls(
         client,
-        {name: call(systems[moids[name]], wanted) for name, wanted in updates.items()},
+        {name: call(name, wanted) for name, wanted in updates.items()},
         max_parallel=max_parallel,
         doing="set passthrough",
     )

@@ -81,7 +81,14 @@ def fixed_offers(client: Client, hosts: t.Mapping[str, HostFacts], bounds: Bound
     parents = {row.moid: moid(row.props.get("parent")) for row in rows if isinstance(row.ref, vim.HostSystem)}
 
     def query(name: str) -> dict[str, Offer]:
-        browser: t.Any = browsers[parents[hosts[name].moid] or ""]
+        browser: t.Any = browsers.get(parents.get(hosts[name].moid) or "")
+        if browser is None:
+            raise OperationFailedError(
+                f"{name}: the vCenter does not tell where to ask for the devices the host offers: it was removed or "
+                "moved meanwhile, or the user may not read it. Run again to plan from what is there.",
+                code="changed_meanwhile",
+                object=name,
+            )
         target = browser.QueryConfigTarget(refs[name])
         return {
             normalise_address(info.pciDevice.id) or info.pciDevice.id: Offer(info.pciDevice, info.systemId)

@@ -247,3 +247,15 @@ def test_a_virtual_machine() -> None:
 def test_a_virtual_machine_that_cannot_be_read() -> None:
     facts = convert.vm_facts("vm-1", {"name": "a"}, host_names={}, intent_key=None)
     assert (facts.host, facts.power, facts.hardware_version, facts.gpus) == (None, "unknown", 0, ())
+
+
+@pytest.mark.parametrize(
+    ("device_id", "expected"),
+    [("1db6", ("10de:1db6",)), ("0x1db6", ("10de:1db6",)), ("", ()), ("none", ())],
+)
+def test_a_fixed_device_without_a_readable_id_is_still_there(device_id: str, expected: tuple[str, ...]) -> None:
+    kind = vim.vm.device.VirtualPCIPassthrough
+    backing = kind.DeviceBackingInfo(id="0000:3b:00.0", deviceId=device_id, vendorId=0x10DE, systemId="s")
+    props = {"name": "a", "config.hardware.device": [kind(key=13000, backing=backing)]}
+    gpu = convert.vm_facts("vm-1", props, host_names={}, intent_key=None).gpus[0]
+    assert (gpu.mode, gpu.address, gpu.ids) == ("fixed", "0000:3b:00.0", expected)
