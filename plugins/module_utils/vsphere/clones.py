@@ -40,16 +40,17 @@ def read_places(client: Client, hosts: t.Mapping[str, HostFacts], templates: t.M
     host_refs = [client.ref(vim.HostSystem, host.moid) for host in hosts.values()]
     template_refs = [client.ref(vim.VirtualMachine, vm.moid) for vm in templates.values()]
 
-    def objects() -> list[t.Any]:
-        pools = vmodl.query.PropertyCollector.SelectionSpec(name="pools")
+    def along(number: int) -> t.Any:
+        """From a host to the pools of its cluster, at every depth. A name may be defined once in a filter."""
+        name = f"pools-{number}"
+        pools = vmodl.query.PropertyCollector.SelectionSpec(name=name)
         below = traversal(vim.ResourcePool, "resourcePool", pools)
-        below.name = "pools"
-        compute = traversal(vim.HostSystem, "parent", traversal(vim.ComputeResource, "resourcePool", below))
-        compute.name = "compute"
-        # A name may be defined once in a filter; the other hosts refer to it.
-        again = vmodl.query.PropertyCollector.SelectionSpec(name="compute")
+        below.name = name
+        return traversal(vim.HostSystem, "parent", traversal(vim.ComputeResource, "resourcePool", below))
+
+    def objects() -> list[t.Any]:
         return [
-            *(start(ref, again if number else compute) for number, ref in enumerate(host_refs)),
+            *(start(ref, along(number)) for number, ref in enumerate(host_refs)),
             *(start(ref) for ref in template_refs),
             all_of(client, vim.Datastore),
             all_of(client, vim.Folder),
