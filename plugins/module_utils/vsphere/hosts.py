@@ -286,7 +286,7 @@ def _reboot(
 
     def observe(host: str, values: dict[str, t.Any]) -> bool:
         if values.get("gone"):
-            outcomes[waiting[host]] = TaskOutcome(error=_removed(waiting[host]))
+            outcomes[waiting[host]] = TaskOutcome(error=_removed(waiting[host]), begun=True)
             return True
         before = steps[waiting[host]].wait_beyond
         boot_time = iso(values.get("runtime.bootTime"))
@@ -298,15 +298,15 @@ def _reboot(
         names = ("runtime.connectionState", "runtime.bootTime")
         late = set() if client.interrupted else watch(client, refs, vim.HostSystem, names, observe, timeout=bounds.left)
         for host in late:
-            outcomes[waiting[host]] = TaskOutcome(error=_not_back(waiting[host], timeout))
+            outcomes[waiting[host]] = TaskOutcome(error=_not_back(waiting[host], timeout), begun=True)
     except KeyboardInterrupt:
         client.interrupted = True
     except GpuOpsError as error:
         for name in waiting.values():
-            outcomes[name] = TaskOutcome(error=error)
+            outcomes[name] = TaskOutcome(error=error, begun=True)
     if client.interrupted:
         for name in waiting.values():
-            outcomes[name] = TaskOutcome(error=_interrupted(name))
+            outcomes[name] = TaskOutcome(error=_interrupted(name), begun=True)
     return outcomes
 
 

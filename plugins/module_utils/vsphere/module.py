@@ -70,7 +70,7 @@ def applied(outcomes: t.Mapping[str, TaskOutcome]) -> dict[str, Applied]:
         if outcome.error is None
         # A time-out without a fault is ours: the vCenter carries on.
         else Applied(
-            changed=outcome.error.code == "timeout" and outcome.error.fault is None,
+            changed=outcome.begun or (outcome.error.code == "timeout" and outcome.error.fault is None),
             problems=(problem(name, outcome.error),),
         )
         for name, outcome in outcomes.items()

@@ -12,6 +12,7 @@ import typing as t
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import moid, watch
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import (
+    ConnectionLostError,
     GpuOpsError,
     InterruptedRunError,
     OperationTimeoutError,
@@ -55,6 +56,8 @@ class TaskOutcome:
     result: t.Any = None
     """What the call or task returned, for example the reference of a cloned machine."""
     error: GpuOpsError | None = None
+    begun: bool = False
+    """Failed after the vCenter may have begun it: how it ends, or has ended, is unknown."""
 
     @property
     def ok(self) -> bool:
@@ -131,7 +134,7 @@ def run_tasks(
         error = _lost(lost)
     for task in left:
         if task not in ended:
-            outcomes[tasks[task]] = TaskOutcome(error=error(tasks[task], doing))
+            outcomes[tasks[task]] = TaskOutcome(error=error(tasks[task], doing), begun=True)
     return outcomes
 
 
@@ -141,7 +144,7 @@ def _call(client: Client, name: str, call: t.Callable[[], t.Any], doing: str) ->
     except vmodl.MethodFault as fault:
         return TaskOutcome(error=from_fault(fault, object=name, doing=doing, names=client.names))
     except GpuOpsError as error:
-        return TaskOutcome(error=error)
+        return TaskOutcome(error=error, begun=isinstance(error, ConnectionLostError))
 
 
 def _outcome(client: Client, name: str, values: t.Mapping[str, t.Any], doing: str) -> TaskOutcome | None:
@@ -155,7 +158,8 @@ def _outcome(client: Client, name: str, values: t.Mapping[str, t.Any], doing: st
         return TaskOutcome(
             error=GpuOpsError(
                 f"{name}: the vCenter no longer knows how its task ended. Run again.", code="task_gone", object=name
-            )
+            ),
+            begun=True,
         )
     return None
 

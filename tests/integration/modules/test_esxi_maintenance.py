@@ -245,6 +245,7 @@ def test_a_run_told_to_stop_says_what_it_leaves(start_vcenter: StartVcenter) -> 
     assert process.returncode == 1, stderr
     result = json.loads(stdout)
     assert result["failure"]["code"] == "interrupted"
+    assert result["changed"] is True
     assert "Traceback" not in stdout + stderr
     assert intent(vcenter) is not None
     assert vcenter.ok("esxi_maintenance", hosts=[ONE])["changed"] is True

@@ -209,6 +209,7 @@ def test_a_write_on_a_dropped_connection_is_not_repeated_blindly(start_vcenter: 
     vcenter = start_vcenter(fleet(1), faults=[{"method": "UpdatePassthruConfig", "nth": 1, "drop_connection": True}])
     result = vcenter.fails("esxi_passthrough", hosts=hosts())
     assert result["failure"]["code"] == "connection_lost"
+    assert result["changed"] is True
     assert "run again" in result["msg"]
     assert vcenter.counts()["requests"]["UpdatePassthruConfig"] == 1
     assert vcenter.ok("esxi_passthrough", hosts=hosts())["changed"] is True

@@ -11,9 +11,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import ConnectionLostError
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import (
+    ConnectionFailedError,
+    ConnectionLostError,
+    GpuOpsError,
+    OperationTimeoutError,
+)
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module import applied
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import Bounds, run_calls
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import Bounds, TaskOutcome, run_calls
 
 
 @pytest.fixture
@@ -115,3 +121,29 @@ def test_nothing_to_do(client: Any) -> None:
 )
 def test_the_time_given_to_vsphere_is_never_without_limit(seconds: float, margin: int, expected: int) -> None:
     assert Bounds(time.monotonic() + seconds, 1).whole_seconds(margin=margin) == expected
+
+
+def test_what_may_have_been_carried_out_counts_as_a_change() -> None:
+    error = GpuOpsError("a: how it ended is unknown.", code="task_gone", object="a")
+    done = applied(
+        {
+            "fine": TaskOutcome(),
+            "refused": TaskOutcome(error=error),
+            "lost": TaskOutcome(error=error, begun=True),
+            "slow": TaskOutcome(error=OperationTimeoutError("a: not over.")),
+            "given up": TaskOutcome(error=OperationTimeoutError("a: not done.", fault="Timedout")),
+        }
+    )
+    changed = {name for name, item in done.items() if item.changed}
+    assert changed == {"fine", "lost", "slow"}
+
+
+@pytest.mark.parametrize(
+    ("error", "begun"),
+    [(ConnectionLostError("dropped"), True), (ConnectionFailedError("refused"), False), (GpuOpsError("no"), False)],
+)
+def test_a_request_that_was_sent_may_have_been_carried_out(client: Any, error: GpuOpsError, begun: bool) -> None:
+    def call() -> None:
+        raise error
+
+    assert run_calls(client, {"a": call}, max_parallel=1)["a"] == TaskOutcome(error=error, begun=begun)
