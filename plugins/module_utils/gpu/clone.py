@@ -257,7 +257,7 @@ def _absent(name: str, site: Site, force_power_off: bool) -> GroupPlan:
     text = f"on {vm.host}" if vm.host else "of no host"
     changes = [Change("delete", "virtual machine", text, None, text, disruptive=True)]
     if vm.power != "poweredOff" and force_power_off:
-        changes.insert(0, Change("power off", "", vm.power, "poweredOff", disruptive=True))
+        changes.insert(0, Change("power off", "power", vm.power, "poweredOff", disruptive=True))
     plan = ObjectPlan(name, tuple(changes), tuple(problems), notes={"host": vm.host, "power": vm.power})
     return GroupPlan(plan, Removal(vm.moid, vm.power != "poweredOff"))
 

@@ -20,6 +20,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.places import (
     Places,
     TemplatePlace,
 )
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import diff
 from gpu_builders import host, vm
 
 GOLDEN = vm("golden", template=True, host="esx-9", memory_mb=8192, memory_reservation_mb=8192)
@@ -111,3 +112,9 @@ def test_deleting() -> None:
     for power in ("poweredOn", "suspended"):
         assert codes(absent(site(vm("a", power=power)))) == ["vm_powered_on"]
         assert absent(site(vm("a", power=power)), force=True).work == Removal("vm-a", power_off=True)
+
+
+def test_the_diff_of_a_forced_deletion_names_what_changes() -> None:
+    shown = diff(absent(site(vm("a", power="poweredOn")), force=True).plan)
+    assert shown["before"].startswith("power: poweredOn\n")
+    assert shown["after"].startswith("power: poweredOff\n")
