@@ -37,8 +37,9 @@ unit: test-env ## Tests of pure code and of the simulator (about 1 minute)
 	$(PYTEST) -n 2 -m 'not clients' tests/unit simulator/tests
 
 .PHONY: fidelity
-fidelity: test-env ## The simulator under clients of others, govc built first (5 minutes; again: 1)
-	$(PYTEST) -m clients simulator/tests
+fidelity: test-env ## The simulator under clients of others: Ansible collections, pyVmomi, govc built first (10 minutes; again: 5)
+	@tools/venv fidelity .cache/fidelity
+	$(PYTEST) -n 2 --dist loadgroup -m clients simulator/tests
 
 .PHONY: integration
 integration: test-env ## Modules and playbooks against the simulator over TLS (about 4 minutes)
@@ -58,7 +59,7 @@ ci: test ## What CI runs
 .PHONY: lock
 lock: controller ## Resolve pyproject.toml into requirements/*.txt anew
 	@$(BIN)/python -m pip install --quiet uv
-	@for lock in controller test; do \
+	@for lock in controller test fidelity; do \
 	  group=(); [ $$lock = controller ] || group=(--group pyproject.toml:$$lock --constraints requirements/controller.txt); \
 	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --python-version 3.11 \
 	    --custom-compile-command 'make lock' "$${group[@]}" pyproject.toml --output-file requirements/$$lock.txt; \

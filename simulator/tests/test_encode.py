@@ -78,6 +78,7 @@ VALUES = {
     "ints": support.GetVmodlType("int[]")([1, 2]),
     "no strings": support.GetVmodlType("string[]")([]),
     "references": support.GetVmodlType("vim.VirtualMachine[]")([vim.VirtualMachine("vm-1")]),
+    "option": make(vim.option.OptionValue, key="k", value=False),
     "device": disk(),
     "devices": vim.vm.device.VirtualDevice.Array([disk(), make(vim.vm.device.VirtualKeyboard, key=600)]),
     "task": task_info(),

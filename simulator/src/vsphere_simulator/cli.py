@@ -164,6 +164,8 @@ def _prepare(settings: Settings) -> Prepared:
                 known = ", ".join(world.authorization.roles)
                 raise ModelError(str(settings.model), [f"users: {user.name}: no role {user.role}; there are {known}"])
             world.authorization.add_user(user.name, user.password, user.role)
+        if saved is not None:
+            world.authorization.load(saved.get("authorization", {}))
     except ValueError as problem:
         raise ModelError(str(settings.model), [str(problem)]) from None
     except StateError as problem:

@@ -12,7 +12,7 @@ import typing as t
 
 import pytest
 
-pytestmark = pytest.mark.clients
+pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("govc")]  # one build, one server
 
 TOP = pathlib.Path(__file__).parents[3]
 BUILD = TOP / "tools" / "govc-build"

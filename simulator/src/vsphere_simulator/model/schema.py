@@ -264,6 +264,8 @@ class Model(Strict):
     datastores: t.Annotated[list[Datastore], Field(min_length=1)]
     networks: t.Annotated[list[Network], Field(min_length=1)]
     clusters: list[Cluster] = []
+    bare_hosts: list[Host] = []
+    """Hosts that run and that the vCenter does not know yet: AddHost_Task and AddStandaloneHost_Task find them."""
     templates: list[Template] = []
     vms: list[Vm] = []
     custom_attributes: list[str] = []
@@ -284,7 +286,7 @@ class Model(Strict):
         stores = {datastore.name for datastore in self.datastores}
         problems = [
             *_twice("clusters", [cluster.name for cluster in self.clusters]),
-            *_twice("hosts", hosts),
+            *_twice("hosts", [*hosts, *(name for entry in self.bare_hosts for name in expand(entry.name))]),
             *_twice("datastores", [datastore.name for datastore in self.datastores]),
             *_twice("networks", [network.name for network in self.networks]),
             *_twice("vms and templates", [item.name for item in placed]),

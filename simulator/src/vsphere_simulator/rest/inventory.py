@@ -6,9 +6,10 @@ import typing as t
 
 from vsphere_simulator.rest.errors import not_found
 from vsphere_simulator.rest.operations import Call, operation
-from vsphere_simulator.world.compute import Cluster, ResourcePool
+from vsphere_simulator.world.compute import Cluster
 from vsphere_simulator.world.folders import Datacenter, Folder
 from vsphere_simulator.world.host import HostSystem
+from vsphere_simulator.world.pools import ResourcePool
 from vsphere_simulator.world.storage import Datastore, Network
 from vsphere_simulator.world.virtual_machine import VirtualMachine
 

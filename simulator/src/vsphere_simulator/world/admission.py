@@ -53,6 +53,7 @@ def power_on_failed(reason: str, key: str = "msg.moduletable.powerOnFailed") -> 
 
 def admit(vm: VirtualMachine, host: HostSystem) -> Grant:
     """What the machine gets on this host. Raises the fault that ESXi or vCenter gives when it cannot run here."""
+    host.cluster.rules.check(vm, host)
     _check_memory(vm, host)
     gpus = [device for device in vm.devices if is_gpu(device)]
     grant = Grant()

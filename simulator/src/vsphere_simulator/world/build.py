@@ -16,16 +16,18 @@ from vsphere_simulator.vmomi import make, vim
 from vsphere_simulator.world import admission
 from vsphere_simulator.world import devices as dev
 from vsphere_simulator.world.catalog import CATALOG
-from vsphere_simulator.world.compute import Cluster, DrsSettings, ResourcePool
+from vsphere_simulator.world.compute import Cluster, Compute, DrsSettings
 from vsphere_simulator.world.custom_fields import CustomFieldsManager
 from vsphere_simulator.world.environment import EnvironmentBrowser
 from vsphere_simulator.world.folders import Datacenter, Folder
 from vsphere_simulator.world.graphics import DeviceSetting, GraphicsManager, GraphicsState
 from vsphere_simulator.world.host import HostSystem, Make, Passthrough
+from vsphere_simulator.world.host_services import CertificateManager, ServiceSystem
 from vsphere_simulator.world.images import initial
 from vsphere_simulator.world.options import DEFAULTS, OptionManager, typed
 from vsphere_simulator.world.passthrough import PciPassthruSystem
 from vsphere_simulator.world.patches import ImageConfigManager, Package, PatchManager, manager_package
+from vsphere_simulator.world.pools import ResourcePool
 from vsphere_simulator.world.provisioning import new_config
 from vsphere_simulator.world.search import SearchIndex
 from vsphere_simulator.world.site import Site
@@ -73,6 +75,8 @@ def build_world(model: Model, clock: Clock, *, state: dict[str, t.Any] | None = 
             world.authorization.add_role(name, privileges)
         for user in model.users:
             world.authorization.add_user(user.name, user.password, user.role)
+        if state is not None:
+            world.authorization.load(state.get("authorization", {}))
     except ValueError as error:
         raise ModelError("model", [str(error)]) from error
     except KeyError as error:
@@ -122,6 +126,9 @@ class _Builder:
             self._machine(item, item.name, host, item.datastore, template=True)
         for vm in self.model.vms:
             self._machine(vm, vm.name, self.hosts[vm.host], vm.datastore)
+        for bare in self.model.bare_hosts:
+            for name in expand(bare.name):
+                self._bare(name, bare)
 
     def _cluster(self, model: ClusterModel) -> None:
         parent = self.datacenter.folders["host"]
@@ -152,6 +159,19 @@ class _Builder:
         host.networks = list(self.networks.values())
         for resource in (*host.datastores, *host.networks):
             resource.hosts[host.moid] = host
+        self._hardware(host, shape)
+        for group in shape.vms:
+            pattern = group.name.replace("{host}", name.partition(".")[0]).replace("{cluster}", cluster.name)
+            for vm_name in expand(pattern):
+                self._machine(group, vm_name, host, None)
+
+    def _bare(self, name: str, shape: HostShape) -> None:
+        host = self.site.bare[name] = HostSystem(self.site, name, None, make_of(shape))
+        host.graphics = GraphicsState(host)
+        self._hardware(host, shape)
+
+    def _hardware(self, host: HostSystem, shape: HostShape) -> None:
+        """How a host is set, wherever it is."""
         host.boot_time = (self.world.clock.now() - UPTIME).replace(microsecond=0)
         host.connection = shape.connection_state
         host.in_maintenance = shape.in_maintenance
@@ -162,10 +182,6 @@ class _Builder:
             host.packages[manager.name] = manager
             host.graphics.manager = host.graphics.running_manager = shape.vgpu_manager
         self._gpus(host, shape)
-        for group in shape.vms:
-            pattern = group.name.replace("{host}", name.partition(".")[0]).replace("{cluster}", cluster.name)
-            for vm_name in expand(pattern):
-                self._machine(group, vm_name, host, None)
 
     def _gpus(self, host: HostSystem, shape: HostShape) -> None:
         slots = [gpu for gpu in shape.gpus for _ in range(gpu.count)]
@@ -270,8 +286,8 @@ def make_of(shape: HostShape) -> Make:
     )
 
 
-def furnish(cluster: Cluster) -> None:
-    """Give a cluster its root resource pool and its environment browser."""
+def furnish(cluster: Compute) -> None:
+    """Give a cluster or standalone host its root resource pool and its environment browser."""
     cluster.pool = cluster.world.add(ResourcePool(cluster.site, "Resources", cluster, cluster))
     cluster.environment = cluster.world.add(EnvironmentBrowser(cluster))
 
@@ -284,6 +300,8 @@ def furnish_host(host: HostSystem) -> None:
         "graphicsManager": host.world.add(GraphicsManager(host)),
         "patchManager": host.world.add(PatchManager(host)),
         "imageConfigManager": host.world.add(ImageConfigManager(host)),
+        "serviceSystem": host.world.add(ServiceSystem(host)),
+        "certificateManager": host.world.add(CertificateManager(host)),
     }
 
 

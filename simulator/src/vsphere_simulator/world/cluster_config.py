@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from vsphere_simulator.vmomi import make, vim, vmodl
+from vsphere_simulator.vmomi import DataObject, make, vim, vmodl
 from vsphere_simulator.world.devices import copy_of
 from vsphere_simulator.world.devices import given as set_fields
 from vsphere_simulator.world.entity import invalid_argument
+from vsphere_simulator.world.rules import LISTS, Rules
 
 if t.TYPE_CHECKING:
     from vsphere_simulator.kernel.objects import Context
@@ -20,24 +21,43 @@ _DRS_FIELDS: t.Final = frozenset({"enabled", "defaultVmBehavior", "enableVmBehav
 
 
 def start(ctx: Context, cluster: Cluster, spec: t.Any, *, modify: bool) -> t.Any:
-    """Start the task; NotSupported for a part of a cluster's configuration that the simulator does not have."""
+    """Start the task; NotSupported for a part of a cluster's configuration that the simulator does not have.
+
+    Turning DRS off removes the cluster's resource pools; their machines are in its own pool then.
+    """
+    check(spec)
+
+    async def body(control: TaskControl) -> None:
+        await control.work(1.0, steps=1)
+        apply(cluster, spec, modify=modify)
+
+    return ctx.world.start_task(cluster, "ComputeResource.reconfigureEx", body, ctx.session)
+
+
+def check(spec: t.Any) -> None:
+    """Raise NotSupported for a part of a cluster's configuration that the simulator does not have."""
     given = set_fields(spec)
-    for key in given.keys() - {"drsConfig", "dasConfig"}:
+    proactive = given.pop("proactiveDrsConfig", None)
+    if proactive is not None and proactive.enabled:
+        raise vmodl.fault.NotSupported(msg="The operation is not supported: clusterConfigSpec.proactiveDrsConfig")
+    for key in given.keys() - {"drsConfig", "dasConfig", *LISTS}:
         raise vmodl.fault.NotSupported(msg=f"The operation is not supported: clusterConfigSpec.{key}")
     if "drsConfig" in given and (unknown := sorted(set_fields(spec.drsConfig).keys() - _DRS_FIELDS)):
         raise vmodl.fault.NotSupported(msg=f"The operation is not supported: drsConfig.{unknown[0]}")
 
-    async def body(control: TaskControl) -> None:
-        await control.work(1.0, steps=1)
-        fresh = type(cluster.drs)()
-        drs = _drs(cluster.drs if modify else fresh, spec.drsConfig)
-        das = _das(cluster.das if modify else no_das(), spec.dasConfig)
-        cluster.drs, cluster.das = drs, das
-        cluster.world.changed(cluster, "configurationEx", "configuration", "summary")
-        for host in cluster.hosts.values():
-            host.machines_changed.fire()
 
-    return ctx.world.start_task(cluster, "ComputeResource.reconfigureEx", body, ctx.session)
+def apply(cluster: Cluster, spec: t.Any, *, modify: bool) -> None:
+    """Change the configuration; nothing is changed when the specification is wrong."""
+    fresh = type(cluster.drs)()
+    drs = _drs(cluster.drs if modify else fresh, spec.drsConfig)
+    das = _das(cluster.das if modify else no_das(), spec.dasConfig)
+    rules = (cluster.rules if modify else Rules(cluster)).changed(spec)
+    cluster.drs, cluster.das, cluster.rules = drs, das, rules
+    if not drs.enabled:
+        cluster.pool.destroy_children()
+    cluster.world.changed(cluster, "configurationEx", "configuration", "summary")
+    for host in cluster.hosts.values():
+        host.machines_changed.fire()
 
 
 def _drs(now: DrsSettings, given: t.Any) -> DrsSettings:
@@ -68,6 +88,24 @@ def _drs(now: DrsSettings, given: t.Any) -> DrsSettings:
 
 def no_das() -> t.Any:
     """HA as a new cluster has it: off."""
+    monitoring = make(
+        vim.cluster.VmToolsMonitoringSettings,
+        enabled=False,
+        vmMonitoring="vmMonitoringDisabled",
+        clusterSettings=True,
+        failureInterval=30,
+        minUpTime=120,
+        maxFailures=3,
+        maxFailureWindow=3600,
+    )
+    protection = make(
+        vim.cluster.VmComponentProtectionSettings,
+        vmStorageProtectionForAPD="disabled",
+        enableAPDTimeoutForHosts=True,
+        vmTerminateDelayForAPDSec=180,
+        vmReactionOnAPDCleared="none",
+        vmStorageProtectionForPDL="disabled",
+    )
     return make(
         vim.cluster.DasConfigInfo,
         enabled=False,
@@ -75,7 +113,17 @@ def no_das() -> t.Any:
         hostMonitoring="enabled",
         vmComponentProtecting="disabled",
         failoverLevel=1,
+        admissionControlPolicy=make(vim.cluster.FailoverLevelAdmissionControlPolicy, failoverLevel=1),
         admissionControlEnabled=False,
+        defaultVmSettings=make(
+            vim.cluster.DasVmSettings,
+            restartPriority="medium",
+            restartPriorityTimeout=600,
+            isolationResponse="none",
+            vmToolsMonitoringSettings=monitoring,
+            vmComponentProtectionSettings=protection,
+        ),
+        hBDatastoreCandidatePolicy="allFeasibleDsWithUserPreference",
     )
 
 
@@ -88,4 +136,16 @@ def _das(now: t.Any, given: t.Any) -> t.Any:
         options = {option.key: option for option in now.option} | {option.key: option for option in given.option}
         kept = [option for option in options.values() if option.value not in (None, "")]
         fields["option"] = type(given.option)(kept)
+    if "defaultVmSettings" in fields:
+        fields["defaultVmSettings"] = _merged(now.defaultVmSettings, fields["defaultVmSettings"])
     return copy_of(now, **fields)
+
+
+def _merged(now: t.Any, given: t.Any) -> t.Any:
+    """The fields of a data object that are given over those that were, and so in the data objects in it."""
+    if now is None or type(now) is not type(given):
+        return given
+    fields = set_fields(given)
+    return copy_of(
+        now, **{k: _merged(getattr(now, k), v) if isinstance(v, DataObject) else v for k, v in fields.items()}
+    )

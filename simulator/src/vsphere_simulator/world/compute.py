@@ -1,4 +1,4 @@
-"""Clusters and resource pools."""
+"""Clusters, and the compute resources that hosts outside clusters are."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import typing as t
 
 from vsphere_simulator.kernel.objects import method, prop
 from vsphere_simulator.vmomi import make, vim
-from vsphere_simulator.world import cluster_config
+from vsphere_simulator.world import cluster_admin, cluster_config, placement
 from vsphere_simulator.world.entity import Entity
+from vsphere_simulator.world.rules import Rules
 
 if t.TYPE_CHECKING:
     from vsphere_simulator.kernel.objects import Context
     from vsphere_simulator.world.environment import EnvironmentBrowser
     from vsphere_simulator.world.host import HostSystem
+    from vsphere_simulator.world.pools import ResourcePool
     from vsphere_simulator.world.site import Site
     from vsphere_simulator.world.storage import Datastore, Network
     from vsphere_simulator.world.virtual_machine import VirtualMachine
@@ -39,10 +41,9 @@ class DrsSettings:
         return self.enabled and self.automation == "fullyAutomated"
 
 
-class Cluster(Entity):
-    """A cluster of hosts with DRS and HA settings."""
+class Compute(Entity):
+    """What hosts and the pools of their resources belong to."""
 
-    wsdl = vim.ClusterComputeResource
     rename_privilege = "Host.Inventory.RenameCluster"
     environment: EnvironmentBrowser
     pool: ResourcePool
@@ -52,7 +53,19 @@ class Cluster(Entity):
         self.drs = DrsSettings()
         self.das: t.Any = cluster_config.no_das()
         """High availability, as the API has it."""
+        self.rules = Rules(self)
         self.hosts: dict[str, HostSystem] = {}
+
+    @property
+    def has_pools(self) -> bool:
+        """Whether pools can be made below its own."""
+        return True
+
+    def capacity(self, kind: str) -> int:
+        """MHz (`cpuAllocation`) or MB (`memoryAllocation`) of all its hosts."""
+        if kind == "cpuAllocation":
+            return sum(host.cpu_mhz_total for host in self.hosts.values())
+        return sum(host.memory_bytes // MIB for host in self.hosts.values())
 
     @prop("host")
     def _hosts(self) -> list[HostSystem]:
@@ -76,21 +89,63 @@ class Cluster(Entity):
 
     @prop("summary")
     def _summary(self) -> t.Any:
+        return make(vim.ComputeResource.Summary, **self._totals())
+
+    def _totals(self) -> dict[str, t.Any]:
         hosts = list(self.hosts.values())
         able = [host for host in hosts if host.answers and not host.in_maintenance]
+        return {
+            "totalCpu": sum(host.cpu_mhz_total for host in hosts),
+            "totalMemory": sum(host.memory_bytes for host in hosts),
+            "numCpuCores": sum(host.cores for host in hosts),
+            "numCpuThreads": sum(host.threads for host in hosts),
+            "effectiveCpu": sum(host.cpu_mhz_total for host in able),
+            "effectiveMemory": sum(host.memory_bytes for host in able) // MIB,
+            "numHosts": len(hosts),
+            "numEffectiveHosts": len(able),
+            "overallStatus": "green",
+        }
+
+    @prop("configurationEx")
+    def _configuration(self) -> t.Any:
+        return make(vim.ComputeResource.ConfigInfo, vmSwapPlacement="vmDirectory")
+
+    @prop("configManagerEnabled")
+    def _not_managed(self) -> bool:
+        return False
+
+
+class Standalone(Compute):
+    """The compute resource of one host that is in no cluster; it goes by the host's name and goes with it."""
+
+    wsdl = vim.ComputeResource
+    rename_privilege = "Host.Inventory.EditCluster"
+
+    def __init__(self, site: Site, name: str, parent: Entity, moid: str | None = None) -> None:
+        super().__init__(site, name, parent, moid or site.new_id("domain-s"))
+        self.drs = DrsSettings(enabled=False)
+
+
+class Cluster(Compute):
+    """A cluster of hosts with DRS and HA settings."""
+
+    wsdl = vim.ClusterComputeResource
+
+    @property
+    def has_pools(self) -> bool:
+        """Whether pools can be made below its own: DRS manages them."""
+        return self.drs.enabled
+
+    @prop("summary")
+    def _summary(self) -> t.Any:
+        totals = self._totals()
+        spare = max(0, totals["numEffectiveHosts"] - 1)
         return make(
             vim.ClusterComputeResource.Summary,
-            totalCpu=sum(host.cpu_mhz_total for host in hosts),
-            totalMemory=sum(host.memory_bytes for host in hosts),
-            numCpuCores=sum(host.cores for host in hosts),
-            numCpuThreads=sum(host.threads for host in hosts),
-            effectiveCpu=sum(host.cpu_mhz_total for host in able),
-            effectiveMemory=sum(host.memory_bytes for host in able) // MIB,
-            numHosts=len(hosts),
-            numEffectiveHosts=len(able),
-            overallStatus="green",
-            currentFailoverLevel=max(0, len(able) - 1) if self.das.enabled else 0,
+            **totals,
+            currentFailoverLevel=spare if self.das.enabled else 0,
             numVmotions=0,
+            usageSummary=cluster_admin.usage(self),
         )
 
     @prop("configurationEx")
@@ -100,6 +155,10 @@ class Cluster(Entity):
             vmSwapPlacement="vmDirectory",
             dasConfig=self.das,
             drsConfig=self._drs_config(),
+            **self.rules.shown(),
+            rule=self.rules.rule_list(),
+            group=self.rules.group_list(),
+            proactiveDrsConfig=make(vim.cluster.ProactiveDrsConfigInfo, enabled=False),
             dpmConfigInfo=make(
                 vim.cluster.DpmConfigInfo, enabled=False, defaultDpmBehavior="manual", hostPowerActionRate=3
             ),
@@ -107,7 +166,13 @@ class Cluster(Entity):
 
     @prop("configuration")
     def _old_configuration(self) -> t.Any:
-        return make(vim.cluster.ConfigInfo, dasConfig=self.das, drsConfig=self._drs_config())
+        return make(
+            vim.cluster.ConfigInfo,
+            dasConfig=self.das,
+            drsConfig=self._drs_config(),
+            **self.rules.shown(),
+            rule=self.rules.rule_list(),
+        )
 
     def _drs_config(self) -> t.Any:
         return make(
@@ -131,10 +196,6 @@ class Cluster(Entity):
         """Change DRS and HA, as older clients ask for it."""
         return cluster_config.start(ctx, self, spec, modify=modify)
 
-    @prop("configManagerEnabled")
-    def _not_managed(self) -> bool:
-        return False
-
     @prop("lifecycleManaged")
     def _lifecycle_managed(self) -> bool:
         return self.moid in self.site.images.of
@@ -143,90 +204,43 @@ class Cluster(Entity):
     def _no_recommendation(self) -> list[t.Any]:
         return []
 
+    @method("AddHost_Task")
+    def add_host(
+        self, ctx: Context, spec: t.Any, as_connected: bool, resource_pool: ResourcePool | None = None
+    ) -> t.Any:
+        """Let the vCenter know a host, as a member of this cluster."""
+        return cluster_admin.add_host(ctx, self, spec, connected=as_connected, pool=resource_pool)
 
-class ResourcePool(Entity):
-    """A resource pool of a cluster, its root pool or one below it."""
+    @method("MoveInto_Task")
+    def move_into(self, ctx: Context, host: t.Any) -> t.Any:
+        """Make hosts that the vCenter knows members of this cluster."""
+        return cluster_admin.move_into(ctx, self, list(host), None)
 
-    wsdl = vim.ResourcePool
-    rename_privilege = "Resource.RenamePool"
+    @method("MoveHostInto_Task")
+    def move_host_into(self, ctx: Context, host: HostSystem, resource_pool: ResourcePool | None = None) -> t.Any:
+        """Make a host that the vCenter knows a member, its machines in a pool of the cluster."""
+        return cluster_admin.move_into(ctx, self, [host], resource_pool)
 
-    def __init__(self, site: Site, name: str, parent: Entity, owner: Cluster, moid: str | None = None) -> None:
-        super().__init__(site, moid or site.new_id("resgroup-"), name, parent)
-        self.owner = owner
-        self.children: dict[str, Entity] = {}
-        self.machines: dict[str, VirtualMachine] = {}
-        self.version = 1
+    @method("Destroy_Task", privilege="")
+    def destroy(self, ctx: Context) -> t.Any:
+        """Delete the cluster, and its hosts from the inventory."""
+        return cluster_admin.destroy(ctx, self)
 
-    def check_free(self, name: str) -> None:
-        """Raise DuplicateName when a pool below this one has the name."""
-        if name in self.children:
-            raise vim.fault.DuplicateName(
-                name=name, object=self.children[name].ref, msg=f"The name '{name}' already exists."
-            )
+    @method("PlaceVm")
+    def place_vm(self, ctx: Context, placement_spec: t.Any) -> t.Any:
+        """Say on which hosts a machine can be made or moved to, the best first."""
+        return placement.place_vm(ctx, self, placement_spec)
 
-    @prop("owner")
-    def _owner(self) -> Cluster:
-        return self.owner
+    @method("GetResourceUsage")
+    def resource_usage(self) -> t.Any:
+        """What is used now of what there is."""
+        return cluster_admin.resource_usage(self)
 
-    @prop("vm")
-    def _vms(self) -> list[VirtualMachine]:
-        return list(self.machines.values())
+    @method("FindRulesForVm")
+    def find_rules(self, vm: VirtualMachine) -> list[t.Any]:
+        """The rules that name a machine, or a group that it is in."""
+        return self.rules.rules_of(vm)
 
-    @prop("resourcePool")
-    def _pools(self) -> list[Entity]:
-        return list(self.children.values())
-
-    @prop("config")
-    def _config(self) -> t.Any:
-        return make(
-            vim.ResourceConfigSpec,
-            entity=self.ref,
-            changeVersion=str(self.version),
-            cpuAllocation=self._allocation(4000),
-            memoryAllocation=self._allocation(163840),
-        )
-
-    def _allocation(self, shares: int) -> t.Any:
-        return make(
-            vim.ResourceAllocationInfo,
-            reservation=0,
-            expandableReservation=True,
-            limit=-1,
-            shares=make(vim.SharesInfo, shares=shares, level="normal"),
-        )
-
-    @prop("runtime")
-    def _runtime(self) -> t.Any:
-        hosts = self.owner.hosts.values()
-        memory = sum(host.memory_bytes for host in hosts)
-        cpu = sum(host.cpu_mhz_total for host in hosts)
-        used = sum(vm.reserved_memory_mb * MIB for vm in self.machines.values() if vm.is_on)
-        return make(
-            vim.ResourcePool.RuntimeInfo,
-            memory=_usage(memory, used),
-            cpu=_usage(cpu, 0),
-            overallStatus="green",
-        )
-
-    @prop("summary")
-    def _summary(self) -> t.Any:
-        return make(
-            vim.ResourcePool.Summary,
-            name=self.name,
-            config=self._config(),
-            runtime=self._runtime(),
-            quickStats=make(vim.ResourcePool.Summary.QuickStats),
-            configuredMemoryMB=sum(vm.memory_mb for vm in self.machines.values()),
-        )
-
-
-def _usage(total: int, used: int) -> t.Any:
-    return make(
-        vim.ResourcePool.ResourceUsage,
-        reservationUsed=used,
-        reservationUsedForVm=used,
-        unreservedForPool=total - used,
-        unreservedForVm=total - used,
-        overallUsage=used,
-        maxUsage=total,
-    )
+    @method("RefreshRecommendation")
+    def refresh_recommendation(self) -> None:
+        """Think again about what to recommend; DRS here acts by itself or not at all."""

@@ -148,7 +148,10 @@ class DeviceChanges:
         if isinstance(device, _device.VirtualDisk):
             return self._completed_disk(index, spec, device)
         if isinstance(device, _device.VirtualEthernetCard):
-            fields: dict[str, t.Any] = {"backing": self._network_backing(index, device.backing)}
+            fields: dict[str, t.Any] = {
+                "backing": self._network_backing(index, device.backing),
+                "resourceAllocation": dev.bandwidth(device.resourceAllocation),
+            }
             if not device.macAddress:
                 fields |= {"macAddress": dev.mac_address(self.vm.moid, key), "addressType": "assigned"}
             if device.connectable is None:

@@ -24,6 +24,8 @@ VgpuBacking: t.Any = PciPassthrough.VmiopBackingInfo
 
 PCI_CONTROLLER = 100
 KIB_PER_GB = 1024 * 1024
+CARD_SHARES: t.Final = {"low": 25, "normal": 50, "high": 100}
+"""Bandwidth shares of a network adapter at each level."""
 
 _LABELS = {
     "VirtualDisk": "Hard disk",
@@ -212,8 +214,28 @@ def make_card(owner: str, network: Network) -> t.Any:
         addressType="assigned",
         macAddress=mac_address(owner, 4000),
         wakeOnLanEnabled=True,
+        resourceAllocation=bandwidth(None),
         uptCompatibilityEnabled=False,
     )
+
+
+def bandwidth(given: t.Any) -> t.Any:
+    """Network resource allocation (Mbit/s) of an adapter, with its share level resolved."""
+    if given is None:
+        return _unlimited_bandwidth()
+    level = str(given.share.level) if given.share is not None else "normal"
+    shares = given.share.shares if level == "custom" else CARD_SHARES[level]
+    return make(
+        _device.VirtualEthernetCard.ResourceAllocation,
+        reservation=given.reservation or 0,
+        limit=-1 if given.limit is None else given.limit,
+        share=make(vim.SharesInfo, shares=shares, level=level),
+    )
+
+
+@functools.cache
+def _unlimited_bandwidth() -> t.Any:
+    return bandwidth(_device.VirtualEthernetCard.ResourceAllocation())
 
 
 @functools.cache

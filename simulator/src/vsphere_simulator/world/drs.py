@@ -11,7 +11,7 @@ from vsphere_simulator.world.devices import is_vgpu
 if t.TYPE_CHECKING:
     from vsphere_simulator.kernel.objects import Context
     from vsphere_simulator.kernel.tasks import TaskControl
-    from vsphere_simulator.world.compute import Cluster
+    from vsphere_simulator.world.compute import Compute
     from vsphere_simulator.world.host import HostSystem
     from vsphere_simulator.world.virtual_machine import VirtualMachine
 
@@ -19,7 +19,7 @@ REVIEW_SECONDS: t.Final = 60
 """Simulated seconds after which DRS looks again whether a machine that found no place has one now."""
 
 
-def moves_vgpus(cluster: Cluster) -> bool:
+def moves_vgpus(cluster: Compute) -> bool:
     """Whether DRS may move machines with vGPUs: off unless an advanced option of the cluster says so."""
     options = cluster.drs.options
     return "VgpuMMAutomationTimeoutSecs" in options or options.get("PassthroughDrsAutomation") == "1"
@@ -36,16 +36,21 @@ def place(vm: VirtualMachine, candidates: t.Iterable[HostSystem], *, running: bo
             admission.admit(vm, host)
         except vmodl.MethodFault:
             return False
-        return True
+        return host.cluster.rules.allows(vm, host)
 
     fitting = [host for host in candidates if fits(host)]
-    return min(fitting, key=lambda host: (len(host.running), host.name)) if fitting else None
+    return min(fitting, key=load) if fitting else None
+
+
+def load(host: HostSystem) -> tuple[int, str]:
+    """What DRS sorts hosts by: the emptiest first."""
+    return (len(host.running), host.name)
 
 
 def initial_host(vm: VirtualMachine) -> HostSystem | None:
     """Where DRS starts a machine that its own host cannot take; None for its own host."""
     cluster = vm.host.cluster
-    if not cluster.drs.enabled or cluster.drs.automation == "manual" or vm.power != "poweredOff":
+    if cluster.rules.drs_behaviour(vm) in ("", "manual") or vm.power != "poweredOff":
         return None
     if place(vm, [vm.host], running=False) is not None:
         return None
@@ -58,9 +63,9 @@ def evacuate(ctx: Context, host: HostSystem, started: dict[str, t.Any]) -> None:
     `started` holds the task of each machine that is on its way; what has failed is tried again.
     """
     cluster = host.cluster
-    if not cluster.drs.moves:
-        return
     for vm in host.running:
+        if cluster.rules.drs_behaviour(vm) != "fullyAutomated":
+            continue
         task = started.get(vm.moid)
         if vm.is_agent or (task is not None and task.state in ("queued", "running")):
             continue

@@ -11,7 +11,7 @@ from vsphere_simulator.world.config_option import DEFAULT_HARDWARE_VERSION, HARD
 from vsphere_simulator.world.entity import invalid_argument
 
 if t.TYPE_CHECKING:
-    from vsphere_simulator.world.compute import Cluster
+    from vsphere_simulator.world.compute import Compute
     from vsphere_simulator.world.host import HostSystem
     from vsphere_simulator.world.virtual_machine import VirtualMachine
 
@@ -22,7 +22,7 @@ class EnvironmentBrowser(ManagedObject):
     wsdl = vim.EnvironmentBrowser
     volatile = True
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Compute) -> None:
         super().__init__(cluster.world, f"envbrowser-{cluster.moid.removeprefix('domain-c')}")
         self.cluster = cluster
         self.name = cluster.name
@@ -165,7 +165,7 @@ class MachineEnvironmentBrowser(EnvironmentBrowser):
         self.parent = machine
 
     @property
-    def cluster(self) -> Cluster:  # type: ignore[override]
+    def cluster(self) -> Compute:  # type: ignore[override]
         """The cluster that the machine is in now."""
         return self.machine.host.cluster
 

@@ -6,12 +6,14 @@ import typing as t
 
 from vsphere_simulator.kernel.objects import method, prop
 from vsphere_simulator.vmomi import make, vim, vmodl
-from vsphere_simulator.world import drs
+from vsphere_simulator.world import cluster_admin, drs
 from vsphere_simulator.world.entity import Entity, check_name, invalid_argument
 
 if t.TYPE_CHECKING:
     from vsphere_simulator.kernel.objects import Context
     from vsphere_simulator.kernel.tasks import TaskControl
+    from vsphere_simulator.world.compute import Cluster
+    from vsphere_simulator.world.host import HostSystem
     from vsphere_simulator.world.site import Site
     from vsphere_simulator.world.virtual_machine import VirtualMachine
 
@@ -30,6 +32,12 @@ _CHILD_TYPES: dict[str, list[str]] = {
     "host": ["vim.Folder", "vim.ComputeResource"],
     "datastore": ["vim.Folder", "vim.Datastore", "vim.StoragePod"],
     "network": ["vim.Folder", "vim.Network", "vim.DistributedVirtualSwitch"],
+}
+_MOVE_PRIVILEGES: dict[t.Any, str] = {
+    vim.VirtualMachine: "VirtualMachine.Inventory.Move",
+    vim.HostSystem: "Host.Inventory.MoveHost",
+    vim.ComputeResource: "Host.Inventory.MoveHost",
+    vim.ClusterComputeResource: "Host.Inventory.MoveCluster",
 }
 
 
@@ -85,23 +93,27 @@ class Folder(Entity):
 
     @method("MoveIntoFolder_Task", privilege="")
     def move_into(self, ctx: Context, list: t.Any) -> t.Any:
-        """Move entities of the right kind here."""
+        """Move entities of the right kind here; a host that leaves its cluster for a folder stands alone."""
         entities: t.Sequence[Entity] = list
         for entity in entities:
-            privilege = "VirtualMachine.Inventory.Move" if entity.wsdl is vim.VirtualMachine else "Folder.Move"
+            privilege = _MOVE_PRIVILEGES.get(entity.wsdl, "Folder.Move")
             ctx.world.authorization.require(ctx.session, entity, privilege)
-        ctx.world.authorization.require(
-            ctx.session, self, "Folder.Move" if self.kind != "vm" else "VirtualMachine.Inventory.Move"
-        )
+            ctx.world.authorization.require(ctx.session, self, privilege)
+        others = [entity for entity in entities if entity.wsdl is not vim.HostSystem]
+        hosts = [t.cast("HostSystem", entity) for entity in entities if entity.wsdl is vim.HostSystem]
 
         async def body(control: TaskControl) -> None:
             await control.work(0.5, steps=1)
-            for entity in entities:
+            if hosts and self.kind != "host":
+                raise vim.fault.InvalidFolder(target=self.ref, msg="The folder cannot hold this entity.")
+            for entity in others:
                 if not isinstance(entity.parent, Folder) or entity.parent.kind != self.kind or _is_within(self, entity):
                     raise vim.fault.InvalidFolder(target=self.ref, msg="The folder cannot hold this entity.")
                 if entity.parent is not self:
                     self.check_free(entity.name)
-            for entity in entities:
+            for host in hosts:
+                cluster_admin.move_to_folder(host, self)
+            for entity in others:
                 self.put(entity)
 
         return ctx.world.start_task(self, "Folder.moveInto", body, ctx.session)
@@ -137,6 +149,21 @@ class Folder(Entity):
             found += child._all_within() if isinstance(child, Folder) else []
             found.append(child)
         return found
+
+    @method("CreateClusterEx")
+    def create_cluster(self, name: str, spec: t.Any) -> Cluster:
+        """Make a cluster."""
+        return cluster_admin.create_cluster(self, name, spec)
+
+    @method("CreateCluster")
+    def create_old_cluster(self, name: str, spec: t.Any) -> Cluster:
+        """Make a cluster, as older clients ask for it."""
+        return cluster_admin.create_cluster(self, name, spec)
+
+    @method("AddStandaloneHost_Task")
+    def add_standalone_host(self, ctx: Context, spec: t.Any, add_connected: bool) -> t.Any:
+        """Let the vCenter know a host that is in no cluster."""
+        return cluster_admin.add_standalone(ctx, self, spec, connected=add_connected)
 
     @method("CreateVM_Task")
     def create_vm(self, ctx: Context, config: t.Any, pool: t.Any, host: t.Any = None) -> t.Any:

@@ -43,6 +43,11 @@ class GraphicsState:
         self.running_manager: str | None = None
         """Version that the last boot has loaded."""
 
+    def take_over(self, bare: GraphicsState) -> None:
+        """Be set as another inventory object of the same hardware has been."""
+        for name in ("default_type", "policy", "devices", "manager", "running_manager"):
+            setattr(self, name, getattr(bare, name))
+
     @property
     def waits_for_boot(self) -> bool:
         """Whether a manager was installed, updated or removed since the last boot."""

@@ -9,7 +9,7 @@ import typing as t
 
 from vsphere_simulator.kernel.objects import method, prop
 from vsphere_simulator.vmomi import make, vim, vmodl
-from vsphere_simulator.world import host_facts, maintenance
+from vsphere_simulator.world import cluster_admin, host_facts, host_services, maintenance
 from vsphere_simulator.world.entity import Entity, Signal
 from vsphere_simulator.world.hardware import PciFunction, PciLayout, passthrough_info, pci_layout
 
@@ -18,7 +18,7 @@ if t.TYPE_CHECKING:
 
     from vsphere_simulator.kernel.objects import Context, ManagedObject
     from vsphere_simulator.world.admission import Grant
-    from vsphere_simulator.world.compute import Cluster
+    from vsphere_simulator.world.compute import Compute
     from vsphere_simulator.world.graphics import GraphicsState
     from vsphere_simulator.world.patches import Package
     from vsphere_simulator.world.site import Site
@@ -70,9 +70,11 @@ class HostSystem(Entity):
     graphics: GraphicsState
     managers: dict[str, ManagedObject]
 
-    def __init__(self, site: Site, name: str, cluster: Cluster, hardware: Make, moid: str | None = None) -> None:
+    def __init__(self, site: Site, name: str, cluster: Compute | None, hardware: Make, moid: str | None = None) -> None:
         super().__init__(site, moid or site.new_id("host-"), name, cluster)
         self.make = hardware
+        self.hardware_id = self.moid
+        """What its uuid and certificate come from; a host that is removed and added again keeps it."""
         self.connection = "connected"
         """connected, disconnected or notResponding."""
         self.booting = False
@@ -87,6 +89,8 @@ class HostSystem(Entity):
         """Machines on their way here by vMotion, with the GPUs held for them."""
         self.packages: dict[str, Package] = {}
         """Software added to the hypervisor's own, by name."""
+        self.services: dict[str, tuple[bool, str]] = {}
+        """Running and policy of the services that are not as on a new host, by key."""
         self.datastores: list[Datastore] = []
         self.networks: list[Network] = []
         self.machines_changed = Signal()
@@ -97,9 +101,9 @@ class HostSystem(Entity):
     # --- what it is made of ---
 
     @property
-    def cluster(self) -> Cluster:
-        """The cluster it belongs to."""
-        return t.cast("Cluster", self.parent)
+    def cluster(self) -> Compute:
+        """The cluster it belongs to, or the compute resource that it is when it stands alone."""
+        return t.cast("Compute", self.parent)
 
     @property
     def layout(self) -> PciLayout:
@@ -109,7 +113,7 @@ class HostSystem(Entity):
     @functools.cached_property
     def uuid(self) -> str:
         """The hardware's uuid."""
-        return self.site.uuid_of(f"host/{self.moid}")
+        return self.site.uuid_of(f"host/{self.hardware_id}")
 
     @property
     def system_id(self) -> str:
@@ -135,6 +139,12 @@ class HostSystem(Entity):
     def cpu_mhz_total(self) -> int:
         """MHz of all cores."""
         return self.cores * self.make.cpu_mhz
+
+    def take_over(self, bare: HostSystem) -> None:
+        """Be the hardware, with its settings and software, that another inventory object has been."""
+        for name in ("hardware_id", "boot_time", "in_maintenance", "passthrough", "packages", "services"):
+            setattr(self, name, getattr(bare, name))
+        self.graphics.take_over(bare.graphics)
 
     # --- what state it is in ---
 
@@ -248,6 +258,10 @@ class HostSystem(Entity):
     def _product(self) -> t.Any:
         return host_facts.product(self.make)
 
+    @prop("config.network")
+    def _network_info(self) -> t.Any:
+        return host_services.network(self)
+
     @prop("config.graphicsInfo")
     def _graphics_info(self) -> list[t.Any]:
         return self.graphics.info()
@@ -296,6 +310,7 @@ class HostSystem(Entity):
         ctx: Context,
         timeout: int,
         evacuate_powered_off_vms: bool | None = None,
+        maintenance_spec: t.Any = None,  # noqa: ARG002 - says what happens to vSAN, which no host has
     ) -> t.Any:
         """Keep running until no virtual machine runs here, then enter maintenance mode."""
         return maintenance.enter(ctx, self, timeout, bool(evacuate_powered_off_vms))
@@ -315,7 +330,20 @@ class HostSystem(Entity):
         """Let the vCenter stop talking to the host."""
         return maintenance.disconnect(ctx, self)
 
+    @method("Destroy_Task", privilege="")
+    def destroy(self, ctx: Context) -> t.Any:
+        """Remove the host from the inventory; one in a cluster must be in maintenance mode or disconnected."""
+        return cluster_admin.remove_host(ctx, self)
+
+    @method("RetrieveHardwareUptime")
+    def hardware_uptime(self) -> int:
+        """Seconds since the last boot."""
+        self.require_connected()
+        return int((self.world.clock.now() - self.boot_time).total_seconds())
+
     @method("ReconnectHost_Task")
-    def reconnect(self, ctx: Context) -> t.Any:
-        """Let the vCenter talk to the host again."""
+    def reconnect(self, ctx: Context, cnx_spec: t.Any = None, reconnect_spec: t.Any = None) -> t.Any:  # noqa: ARG002 - state is always in step
+        """Let the vCenter talk to the host again; `cnx_spec` is for a host whose credentials have changed."""
+        if cnx_spec is not None:
+            cluster_admin.check_login(self, cnx_spec)
         return maintenance.reconnect(ctx, self)

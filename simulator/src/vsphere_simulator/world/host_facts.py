@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import typing as t
 
 from vsphere_simulator.vmomi import make, vim, vmodl
+from vsphere_simulator.world import host_services
+from vsphere_simulator.world.cluster_admin import thumbprint
 from vsphere_simulator.world.config_option import filled
 
 if t.TYPE_CHECKING:
     from vsphere_simulator.world.host import HostSystem, Make
 
+BIOS_DATE: t.Final = dt.datetime(2024, 5, 1, tzinfo=dt.UTC)
 _TRUE = (
     "recursiveResourcePoolsSupported", "cpuMemoryResourceConfigurationSupported", "rebootSupported",
     "shutdownSupported",
@@ -92,7 +96,13 @@ def hardware(host: HostSystem) -> t.Any:
         memorySize=host.memory_bytes,
         smcPresent=False,
         pciDevice=host.layout.devices,
-        biosInfo=make(vim.host.BIOSInfo, biosVersion="1.14.1", vendor=made.vendor, firmwareType="UEFI"),
+        biosInfo=make(
+            vim.host.BIOSInfo,
+            biosVersion="1.14.1",
+            releaseDate=BIOS_DATE,
+            vendor=made.vendor,
+            firmwareType="UEFI",
+        ),
     )
 
 
@@ -148,6 +158,7 @@ def summary(host: HostSystem) -> t.Any:
             name=host.name,
             port=443,
             product=product(made),
+            sslThumbprint=thumbprint(host.hardware_id),
             vmotionEnabled=True,
             faultToleranceEnabled=False,
         ),
@@ -182,4 +193,6 @@ def config(host: HostSystem) -> t.Any:
         sharedGpuCapabilities=host.graphics.capabilities(),
         vmotion=make(vim.host.VMotionInfo),
         lockdownMode="lockdownDisabled",
+        network=host_services.network(host),
+        sslThumbprintInfo=host_services.thumbprint_info(host),
     )

@@ -12,9 +12,9 @@ from vsphere_simulator.world.entity import invalid_argument
 if t.TYPE_CHECKING:
     from vsphere_simulator.kernel.objects import Context
     from vsphere_simulator.kernel.tasks import TaskControl
-    from vsphere_simulator.world.compute import ResourcePool
     from vsphere_simulator.world.folders import Folder
     from vsphere_simulator.world.host import HostSystem
+    from vsphere_simulator.world.pools import ResourcePool
     from vsphere_simulator.world.storage import Datastore
     from vsphere_simulator.world.virtual_machine import VirtualMachine
 

@@ -13,10 +13,11 @@ from vsphere_simulator.world.vm_config import VmConfig
 if t.TYPE_CHECKING:
     from vsphere_simulator.kernel.objects import Context
     from vsphere_simulator.kernel.tasks import TaskControl
-    from vsphere_simulator.world.compute import ResourcePool
     from vsphere_simulator.world.folders import Folder
     from vsphere_simulator.world.host import HostSystem
+    from vsphere_simulator.world.pools import ResourcePool
     from vsphere_simulator.world.site import Site
+    from vsphere_simulator.world.snapshots import Snapshot
     from vsphere_simulator.world.storage import Datastore
     from vsphere_simulator.world.virtual_machine import VirtualMachine
 
@@ -65,9 +66,14 @@ def clone(ctx: Context, source: VirtualMachine, folder: Folder, name: str, spec:
         require(ctx.session, source, "VirtualMachine.Interact.PowerOn")
     host: HostSystem | None = ctx.world.get(location.host) if location.host is not None else None
 
+    snapshot: Snapshot | None = ctx.world.get(spec.snapshot) if spec.snapshot is not None else None
+    if snapshot is not None and snapshot.parent is not source:
+        raise invalid_argument("spec.snapshot")
+
     async def body(control: TaskControl) -> VirtualMachine:
-        if spec.customization is not None or spec.snapshot is not None:
-            raise vmodl.fault.NotSupported(msg="The simulator clones without customization and not from snapshots.")
+        if spec.customization is not None:
+            raise vmodl.fault.NotSupported(msg="The simulator clones without customization.")
+        origin = snapshot.config if snapshot is not None else None
         if folder.kind != "vm":
             raise invalid_argument("folder")
         check_name(name)
@@ -83,7 +89,7 @@ def clone(ctx: Context, source: VirtualMachine, folder: Folder, name: str, spec:
             target.require_connected()
         finally:
             folder.reserved.discard(name)
-        machine = _copy(source, name, target, store, template=spec.template)
+        machine = copy_of_machine(source, name, target, store, template=spec.template, origin=origin)
         machine.world.add(machine)
         machine.register(folder, pool)
         try:
@@ -116,18 +122,27 @@ def _target(source: VirtualMachine, pool: ResourcePool | None, host: HostSystem 
     return source.host if pool is None else host_for(pool, source.host)
 
 
-def _copy(source: VirtualMachine, name: str, host: HostSystem, store: Datastore, *, template: bool) -> VirtualMachine:
+def copy_of_machine(
+    source: VirtualMachine,
+    name: str,
+    host: HostSystem,
+    store: Datastore,
+    *,
+    template: bool = False,
+    origin: VmConfig | None = None,
+) -> VirtualMachine:
+    """A machine like another (as it is, or as a snapshot has it) with an identity of its own; not in the world yet."""
     site = source.site
     moid = site.new_id("vm-")
     identity = new_config(site, moid)
-    config = source.config.copy()
+    config = (origin or source.config).copy()
     config.uuid, config.instance_uuid = identity.uuid, identity.instance_uuid
     config.change_version, config.created = identity.change_version, identity.created
     config.settings.pop("managedBy", None)
     machine = type(source)(site, name, host, store, config, template=template, moid=moid)
     machine.network = source.network if source.network in host.networks else machine.network
     if config.blueprint is None:
-        config.devices = dev.linked(_copied(device, machine, store) for device in source.devices)
+        config.devices = dev.linked(_copied(device, machine, store) for device in config.devices or ())
     else:
         config.devices = None
     return machine
@@ -168,7 +183,7 @@ def create_vm(ctx: Context, folder: Folder, spec: t.Any, pool: ResourcePool, hos
             await control.work(folder.site.timings.create, steps=2)
         finally:
             folder.reserved.discard(name)
-        machine = _empty(folder.site, name, target, store, spec)
+        machine = empty_machine(target, store, spec, folder.site.new_id("vm-"))
         machine.world.add(machine)
         machine.register(folder, pool)
         try:
@@ -193,16 +208,16 @@ def _datastore_of(spec: t.Any, host: HostSystem) -> Datastore:
     return found
 
 
-def _empty(site: Site, name: str, host: HostSystem, store: Datastore, spec: t.Any) -> VirtualMachine:
-    """A machine with the devices that every machine has, and no disk or adapter yet."""
+def empty_machine(host: HostSystem, store: Datastore, spec: t.Any, moid: str) -> VirtualMachine:
+    """A machine with the devices that every machine has, and no disk or adapter yet; nobody knows it so far."""
     from vsphere_simulator.world.virtual_machine import VirtualMachine
 
-    moid = site.new_id("vm-")
+    site = host.site
     version = str(spec.version or "vmx-20").removeprefix("vmx-")
     if not version.isdigit() or int(version) not in reconfigure.HARDWARE_VERSIONS:
         raise invalid_argument("config.version")
     config = new_config(site, moid, hardware_version=int(version))
-    machine = VirtualMachine(site, name, host, store, config, moid=moid)
+    machine = VirtualMachine(site, spec.name or "", host, store, config, moid=moid)
     removed = (vim.vm.device.VirtualSCSIController, vim.vm.device.VirtualSATAController, vim.vm.device.VirtualCdrom)
     config.devices = dev.linked(d for d in dev.ordinary_devices(0, False) if not isinstance(d, removed))
     return machine

@@ -7,10 +7,11 @@ from urllib.parse import unquote
 
 from vsphere_simulator.kernel.objects import ManagedObject, method
 from vsphere_simulator.vmomi import vim
-from vsphere_simulator.world import vm_facts
-from vsphere_simulator.world.compute import Cluster, ResourcePool
+from vsphere_simulator.world import host_services, vm_facts
+from vsphere_simulator.world.compute import Compute
 from vsphere_simulator.world.folders import Datacenter, Folder
 from vsphere_simulator.world.host import HostSystem
+from vsphere_simulator.world.pools import ResourcePool
 from vsphere_simulator.world.virtual_machine import VirtualMachine
 
 if t.TYPE_CHECKING:
@@ -86,7 +87,7 @@ class SearchIndex(ManagedObject):
     def all_by_ip(self, ip: str, vm_search: bool, datacenter: Datacenter | None = None) -> list[Entity]:
         """All machines or hosts with this address."""
         if not vm_search:
-            return self._hosts(datacenter, lambda host: host.name == ip)
+            return self._hosts(datacenter, lambda host: ip in (host.name, host_services.address(host)))
         return self._machines(datacenter, lambda vm: vm.is_on and vm_facts.address(vm) == ip)
 
     @method("FindByDatastorePath")
@@ -116,7 +117,7 @@ def _child(entity: t.Any, name: str) -> Entity | None:
         children = entity.children
     elif isinstance(entity, Datacenter):
         children = {folder.name: folder for folder in entity.folders.values()}
-    elif isinstance(entity, Cluster):
+    elif isinstance(entity, Compute):
         children = {entity.pool.name: entity.pool, **{host.name: host for host in entity.hosts.values()}}
     if name in children:
         return children[name]

@@ -12,6 +12,7 @@ from vsphere_simulator.world.tags import Tags
 
 if t.TYPE_CHECKING:
     from vsphere_simulator.kernel.registry import World
+    from vsphere_simulator.world.host import HostSystem
     from vsphere_simulator.world.patches import Package
 
 _NAMESPACE = uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
@@ -28,6 +29,8 @@ class Site:
     timings: Timings = dataclasses.field(default_factory=Timings)
     options: dict[str, str | bool | int] = dataclasses.field(default_factory=dict)
     """vCenter settings (OptionManager), for example `vgpu.hotmigrate.enabled`; part of the state."""
+    bare: dict[str, HostSystem] = dataclasses.field(default_factory=dict)
+    """Hosts that can be reached and are not in the inventory, by name; part of the state."""
     depots: dict[str, list[Package]] = dataclasses.field(default_factory=dict)
     """Bundle URL -> what it holds."""
     tags: Tags = dataclasses.field(default_factory=Tags)

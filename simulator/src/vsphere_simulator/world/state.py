@@ -6,18 +6,19 @@ import dataclasses
 import datetime as dt
 import typing as t
 
-from vsphere_simulator.world import codec, vgpu
+from vsphere_simulator.world import codec, snapshots, vgpu
 from vsphere_simulator.world.build import blueprint, furnish_host, new_site
-from vsphere_simulator.world.compute import Cluster, DrsSettings, ResourcePool
+from vsphere_simulator.world.compute import Cluster, Compute, DrsSettings, Standalone
 from vsphere_simulator.world.custom_fields import CustomFieldsManager, Field
 from vsphere_simulator.world.entity import Entity
 from vsphere_simulator.world.environment import EnvironmentBrowser
 from vsphere_simulator.world.folders import Datacenter, Folder
-from vsphere_simulator.world.graphics import DeviceSetting
+from vsphere_simulator.world.graphics import DeviceSetting, GraphicsState
 from vsphere_simulator.world.host import HostSystem, Make, Passthrough
 from vsphere_simulator.world.images import Images
 from vsphere_simulator.world.maintenance import come_up
 from vsphere_simulator.world.patches import Package
+from vsphere_simulator.world.pools import ResourcePool
 from vsphere_simulator.world.storage import Datastore, Network
 from vsphere_simulator.world.tags import Tags
 from vsphere_simulator.world.virtual_machine import VirtualMachine
@@ -44,12 +45,15 @@ def dump(world: World) -> Json:
     for entity in sorted(entities, key=lambda one: _number(one.moid)):
         objects[entity.moid] = _dump_entity(entity, makes)
     fields = t.cast("CustomFieldsManager", world.content["customFieldsManager"])
+    site = _site(world)
     return {
         "format": FORMAT,
+        "authorization": world.authorization.dump(),
+        "bare": {name: _dump_host(host, makes) for name, host in sorted(site.bare.items())},
         "ids": dict(sorted(world.ids.items())),
-        "options": dict(sorted(_site(world).options.items())),
-        "tags": _site(world).tags.dump(world),
-        "images": _site(world).images.dump(world),
+        "options": dict(sorted(site.options.items())),
+        "tags": site.tags.dump(world),
+        "images": site.images.dump(world),
         "fields": [[field.key, field.name, field.applies_to] for field in fields.fields.values()],
         "hardware": [dataclasses.asdict(made) for made in makes],
         "objects": objects,
@@ -76,10 +80,13 @@ def _dump_entity(entity: Entity, makes: dict[Make, int]) -> Json:
             data["folder_kind"] = entity.kind
         case Datastore():
             data |= {"type": entity.kind, "capacity": entity.capacity}
-        case Cluster():
+        case Compute():
             data |= {"drs": dataclasses.asdict(entity.drs), "das": codec.encode(entity.das)}
+            if rules := entity.rules.dump():
+                data["rules"] = rules
         case ResourcePool():
-            data["owner"] = entity.owner.moid
+            data |= {"owner": entity.owner.moid, "version": entity.version}
+            data["allocations"] = {kind: codec.encode(one) for kind, one in entity.allocations.items()}
         case HostSystem():
             data |= _dump_host(entity, makes)
         case VirtualMachine():
@@ -91,12 +98,14 @@ def _dump_host(host: HostSystem, makes: dict[Make, int]) -> Json:
     graphics = host.graphics
     return {
         "hardware": makes.setdefault(host.make, len(makes)),
+        "hardware_id": host.hardware_id,
         "connection": host.connection,
         "booting": host.booting,
         "lost": host.lost,
         "boot_time": host.boot_time.isoformat(),
         "in_maintenance": host.in_maintenance,
         "packages": [dataclasses.asdict(package) for package in host.packages.values()],
+        "services": {key: list(state) for key, state in sorted(host.services.items())},
         "passthrough": {
             address: [state.enabled, state.active, state.label] for address, state in sorted(host.passthrough.items())
         },
@@ -128,6 +137,7 @@ def _dump_machine(vm: VirtualMachine) -> Json:
             str(key): [address, slot.profile.name, slot.start_gb] for key, (address, slot) in sorted(vm.vgpus.items())
         },
         "config": _dump_config(vm.config),
+        "snapshots": snapshots.dump(vm, _dump_config),
     }
 
 
@@ -174,6 +184,7 @@ class _Restorer:
         self.world = site.world
         self.makes = [Make(**{**data, "gpus": tuple(data["gpus"])}) for data in state["hardware"]]
         self.fields = state["fields"]
+        self.bare: dict[str, Json] = state.get("bare", {})
         self.objects: dict[str, Json] = dict(sorted(state["objects"].items(), key=lambda item: _number(item[0])))
 
     def restore(self) -> None:
@@ -193,15 +204,19 @@ class _Restorer:
             self._add(store)
         for moid, data in self._of("Network"):
             self._add(Network(self.site, data["name"], self._entity(data["parent"]), moid))
-        for moid, data in self._of("Cluster"):
-            cluster = Cluster(self.site, data["name"], self._entity(data["parent"]), moid)
+        for moid, data in (*self._of("Cluster"), *self._of("Standalone")):
+            kind: type[Compute] = Cluster if data["kind"] == "Cluster" else Standalone
+            cluster = kind(self.site, data["name"], self._entity(data["parent"]), moid)
             cluster.drs, cluster.das = DrsSettings(**data["drs"]), codec.decode(data["das"])
+            cluster.rules.load(data.get("rules", {}))
             self._add(cluster)
             cluster.environment = self.world.add(EnvironmentBrowser(cluster))
         for moid, data in self._of("ResourcePool"):
             self._pool(moid, data)
         for moid, data in self._of("HostSystem"):
             self._host(moid, data)
+        for name, data in self.bare.items():
+            self._bare(name, data)
         for moid, data in self._of("VirtualMachine"):
             self._machine(moid, data)
         for moid, data in self.objects.items():
@@ -229,6 +244,8 @@ class _Restorer:
     def _pool(self, moid: str, data: Json) -> None:
         owner, parent = self._entity(data["owner"]), self._entity(data["parent"])
         pool = self.world.add(ResourcePool(self.site, data["name"], parent, owner, moid))
+        pool.version = data.get("version", 1)
+        pool.allocations |= {kind: codec.decode(one) for kind, one in data.get("allocations", {}).items()}
         if parent is owner:
             owner.pool = pool
         else:
@@ -243,15 +260,14 @@ class _Restorer:
         host.networks = [obj for obj in self.world.objects.values() if isinstance(obj, Network)]
         for resource in (*host.datastores, *host.networks):
             resource.hosts[moid] = host
-        for name in ("connection", "booting", "lost", "in_maintenance"):
-            setattr(host, name, data[name])
-        host.boot_time = dt.datetime.fromisoformat(data["boot_time"])
-        host.packages = {package["name"]: Package(**package) for package in data["packages"]}
-        host.passthrough = {address: Passthrough(*state) for address, state in data["passthrough"].items()}
-        graphics = data["graphics"]
-        for name in ("default_type", "policy", "manager", "running_manager"):
-            setattr(host.graphics, name, graphics[name])
-        host.graphics.devices = {address: DeviceSetting(*one) for address, one in graphics["devices"].items()}
+        _restore_hardware(host, data)
+
+    def _bare(self, name: str, data: Json) -> None:
+        """A host that the vCenter does not know."""
+        host = HostSystem(self.site, name, None, self.makes[data["hardware"]], data["hardware_id"])
+        host.graphics = GraphicsState(host)
+        _restore_hardware(host, data)
+        self.site.bare[name] = host
 
     def _machine(self, moid: str, data: Json) -> None:
         host, store = self._entity(data["host"]), self._entity(data["datastore"])
@@ -269,6 +285,22 @@ class _Restorer:
         }
         self.world.add(vm)
         vm.register(self._entity(data["parent"]), self._entity(data["pool"]) if data["pool"] else None)
+        snapshots.load(vm, data.get("snapshots", {}), _load_config)
+
+
+def _restore_hardware(host: HostSystem, data: Json) -> None:
+    """What a host is and how it is set, wherever it is."""
+    host.hardware_id = data.get("hardware_id", host.moid)
+    for name in ("connection", "booting", "lost", "in_maintenance"):
+        setattr(host, name, data[name])
+    host.boot_time = dt.datetime.fromisoformat(data["boot_time"])
+    host.packages = {package["name"]: Package(**package) for package in data["packages"]}
+    host.services = {key: (running, policy) for key, (running, policy) in data.get("services", {}).items()}
+    host.passthrough = {address: Passthrough(*state) for address, state in data["passthrough"].items()}
+    graphics = data["graphics"]
+    for name in ("default_type", "policy", "manager", "running_manager"):
+        setattr(host.graphics, name, graphics[name])
+    host.graphics.devices = {address: DeviceSetting(*one) for address, one in graphics["devices"].items()}
 
 
 def _load_config(data: Json) -> VmConfig:

@@ -8,7 +8,7 @@ import typing as t
 
 from vsphere_simulator.kernel.objects import method
 from vsphere_simulator.vmomi import vim, vmodl
-from vsphere_simulator.world import lifecycle, migration, provisioning, reconfigure
+from vsphere_simulator.world import instant_clone, lifecycle, migration, provisioning, reconfigure, snapshots
 from vsphere_simulator.world.devices import copy_of, is_dynamic
 from vsphere_simulator.world.entity import Entity
 from vsphere_simulator.world.environment import MachineEnvironmentBrowser
@@ -17,9 +17,9 @@ from vsphere_simulator.world.vm_properties import VmProperties
 if t.TYPE_CHECKING:
     from vsphere_simulator.kernel.objects import Context, ManagedObject
     from vsphere_simulator.world import vgpu
-    from vsphere_simulator.world.compute import ResourcePool
     from vsphere_simulator.world.folders import Folder
     from vsphere_simulator.world.host import HostSystem
+    from vsphere_simulator.world.pools import ResourcePool
     from vsphere_simulator.world.site import Site
     from vsphere_simulator.world.storage import Datastore, Network
     from vsphere_simulator.world.vm_config import VmConfig
@@ -66,6 +66,7 @@ class VirtualMachine(VmProperties):
         """vGPU device key -> GPU and slot held since power-on."""
         self.suspended_with: str | None = None
         """vGPU manager that ran when the machine was suspended with vGPUs; resume needs the same."""
+        self.snapshots = snapshots.Snapshots(self)
         self._lock: asyncio.Lock | None = None
 
     # --- where it belongs ---
@@ -86,6 +87,7 @@ class VirtualMachine(VmProperties):
 
     def vanish(self) -> None:
         """Take the machine out of the inventory."""
+        self.snapshots.vanish()
         if isinstance(self.parent, Entity):
             t.cast("Folder", self.parent).take(self)
         self.host.machines.pop(self.moid, None)
@@ -311,6 +313,37 @@ class VirtualMachine(VmProperties):
     def clone(self, ctx: Context, folder: Folder, name: str, spec: t.Any) -> t.Any:
         """Make a machine or template like this one."""
         return provisioning.clone(ctx, self, folder, name, spec)
+
+    @method("InstantClone_Task")
+    def instant_clone(self, ctx: Context, spec: t.Any) -> t.Any:
+        """Make a running machine that starts from this one's memory."""
+        return instant_clone.start(ctx, self, spec)
+
+    @method("CreateSnapshot_Task")
+    def create_snapshot(
+        self, ctx: Context, name: str, memory: bool, quiesce: bool, description: str | None = None
+    ) -> t.Any:
+        """Take a snapshot, with the memory or with a quiesced guest."""
+        return snapshots.take(ctx, self, name, description or "", memory=memory, quiesce=quiesce)
+
+    @method("CreateSnapshotEx_Task")
+    def create_snapshot_ex(
+        self, ctx: Context, name: str, memory: bool, description: str | None = None, quiesce_spec: t.Any = None
+    ) -> t.Any:
+        """Take a snapshot; a guest is quiesced when it says how."""
+        return snapshots.take(ctx, self, name, description or "", memory=memory, quiesce=quiesce_spec is not None)
+
+    @method("RevertToCurrentSnapshot_Task")
+    def revert_to_current(
+        self, ctx: Context, host: HostSystem | None = None, suppress_power_on: bool | None = None
+    ) -> t.Any:
+        """Be again what the machine was when its current snapshot was taken."""
+        return snapshots.revert_to_current(ctx, self, host, suppress=bool(suppress_power_on))
+
+    @method("RemoveAllSnapshots_Task")
+    def remove_all_snapshots(self, ctx: Context, consolidate: bool | None = None) -> t.Any:  # noqa: ARG002 - disks have no content
+        """Delete all snapshots."""
+        return snapshots.remove_all(ctx, self)
 
     @method("RelocateVM_Task", privilege="")
     def relocate(self, ctx: Context, spec: t.Any, priority: str | None = None) -> t.Any:  # noqa: ARG002 - no difference here

@@ -70,9 +70,9 @@ def extra_config(config: VmConfig) -> list[t.Any]:
     return [make(vim.option.OptionValue, key=key, value=value) for key, value in config.extra_config.items()]
 
 
-def hardware(vm: VirtualMachine) -> t.Any:
-    """VirtualHardware."""
-    config = vm.config
+def hardware(vm: VirtualMachine, made: VmConfig | None = None) -> t.Any:
+    """VirtualHardware, as it is or as another configuration has it."""
+    config = made or vm.config
     return make(
         vim.vm.VirtualHardware,
         numCPU=config.cpus,
@@ -81,7 +81,7 @@ def hardware(vm: VirtualMachine) -> t.Any:
         memoryMB=config.memory_mb,
         virtualICH7MPresent=False,
         virtualSMCPresent=False,
-        device=vm.device_list(),
+        device=vm.device_list() if made is None else made.devices,
         motherboardLayout="i440bxHostBridge",
         simultaneousThreads=1,
     )
@@ -165,9 +165,9 @@ def path_name(vm: VirtualMachine) -> str:
     return f"[{vm.datastore.name}] {vm.directory}/{vm.directory}.{'vmtx' if vm.template else 'vmx'}"
 
 
-def config(vm: VirtualMachine) -> t.Any:
-    """VirtualMachineConfigInfo."""
-    made = vm.config
+def config(vm: VirtualMachine, other: VmConfig | None = None) -> t.Any:
+    """VirtualMachineConfigInfo, as it is or as another configuration (with its devices) has it."""
+    made = other or vm.config
     settings = made.settings
     folder = f"[{vm.datastore.name}] {vm.directory}"
     return make(
@@ -193,7 +193,7 @@ def config(vm: VirtualMachine) -> t.Any:
         tools=_merged(_tools(), settings.get("tools")),
         flags=_merged(_flags(), settings.get("flags")),
         defaultPowerOps=_merged(_power_ops(), settings.get("powerOpInfo")),
-        hardware=hardware(vm),
+        hardware=hardware(vm, other),
         cpuAllocation=cpu_allocation(made),
         memoryAllocation=memory_allocation(made),
         memoryHotAddEnabled=made.memory_hot_add,

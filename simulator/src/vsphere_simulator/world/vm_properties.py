@@ -9,9 +9,10 @@ from vsphere_simulator.world import vm_facts
 from vsphere_simulator.world.entity import Entity
 
 if t.TYPE_CHECKING:
-    from vsphere_simulator.world.compute import ResourcePool
     from vsphere_simulator.world.environment import EnvironmentBrowser
     from vsphere_simulator.world.host import HostSystem
+    from vsphere_simulator.world.pools import ResourcePool
+    from vsphere_simulator.world.snapshots import Snapshot
     from vsphere_simulator.world.storage import Datastore, Network
     from vsphere_simulator.world.virtual_machine import VirtualMachine
 
@@ -148,5 +149,9 @@ class VmProperties(Entity):
         return vm_facts.layout(self._vm)
 
     @prop("rootSnapshot")
-    def _no_snapshots(self) -> list[t.Any]:
-        return []
+    def _root_snapshots(self) -> list[Snapshot]:
+        return self._vm.snapshots.roots
+
+    @prop("snapshot")
+    def _snapshot_info(self) -> t.Any:
+        return self._vm.snapshots.info()
