@@ -37,7 +37,7 @@ unit: test-env ## Tests of pure code and of the simulator (about 1 minute)
 	$(PYTEST) -n 2 -m 'not clients' tests/unit simulator/tests
 
 .PHONY: fidelity
-fidelity: test-env ## The simulator under clients of others: Ansible collections, pyVmomi, govc built first (10 minutes; again: 5)
+fidelity: test-env ## The simulator under clients of others: Ansible collections, pyVmomi, govc built first (10 minutes; again: 6)
 	@tools/venv fidelity .cache/fidelity
 	$(PYTEST) -n 2 --dist loadgroup -m clients simulator/tests
 
