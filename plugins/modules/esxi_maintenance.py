@@ -16,8 +16,11 @@ description:
     host has left. A run that was interrupted is carried on by the next one.
   - Only hosts with such an intent are taken out of maintenance mode. A host that somebody else has put there is left
     alone, with a warning.
-  - A host on which virtual machines run that DRS does not move, for example because they have a GPU, is refused before
-    anything is begun. vCLS agents are never in the way.
+  - Virtual machines that run on a host are drained, each by the first way that there is for it - DRS, migration while
+    it runs (O(migrate)), suspending (O(suspend)), shutting down (O(shut_down)). A host with virtual machines for which
+    there is no way is refused before anything is begun, with the list of them. vCLS agents are never in the way.
+  - What was drained is restored with O(state=left), and nothing else - a virtual machine that somebody else has
+    suspended or powered off is left alone.
 options:
   hosts:
     description:
@@ -31,6 +34,38 @@ options:
     type: str
     choices: [entered, left]
     default: entered
+  migrate:
+    description:
+      - Whether running virtual machines that DRS does not move may be migrated to other hosts of the cluster.
+      - One with vGPUs needs the vCenter setting C(vgpu.hotmigrate.enabled), a profile that can migrate, and another host
+        that offers it and has room.
+    type: bool
+    default: true
+  suspend:
+    description:
+      - Whether virtual machines with vGPUs that cannot be migrated may be suspended.
+      - Only for work that leaves driver, graphics type, ECC and MIG mode of the GPUs as they are, since a virtual machine
+        resumes on an unchanged GPU only. One with a passed-through device cannot be suspended.
+    type: bool
+    default: false
+  shut_down:
+    description:
+      - Whether virtual machines that can neither be migrated nor suspended may be shut down.
+      - With V(guest), only where the guest shuts down by itself within O(guest_timeout). With V(force), the power is cut
+        where it does not.
+    type: str
+    choices: [never, guest, force]
+    default: never
+  guest_timeout:
+    description:
+      - How many seconds guests have to shut down.
+    type: int
+    default: 300
+  restore:
+    description:
+      - Whether what is drained is marked, so that O(state=left) restores it.
+    type: bool
+    default: true
   run_id:
     description:
       - Name of the run, stored with the intent so that people see whose it is.
@@ -153,6 +188,11 @@ def argument_spec() -> Spec:
     return {
         "hosts": {"type": "list", "elements": "str", "required": True},
         "state": {"type": "str", "choices": ["entered", "left"], "default": "entered"},
+        "migrate": {"type": "bool", "default": True},
+        "suspend": {"type": "bool", "default": False},
+        "shut_down": {"type": "str", "choices": ["never", "guest", "force"], "default": "never"},
+        "guest_timeout": {"type": "int", "default": 300},
+        "restore": {"type": "bool", "default": True},
         "run_id": {"type": "str", "default": "ansible"},
     }
 

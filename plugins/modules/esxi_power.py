@@ -36,6 +36,12 @@ options:
       - If V(false), every host is rebooted that has not done so since an earlier run recorded it.
     type: bool
     default: true
+  always:
+    description:
+      - Those of O(hosts) for which O(when_needed) does not hold, for example because a driver was installed.
+    type: list
+    elements: str
+    default: []
   force:
     description:
       - Reboot hosts that are not in maintenance mode, too. Their virtual machines die.
@@ -156,6 +162,7 @@ def argument_spec() -> Spec:
         "hosts": {"type": "list", "elements": "str", "required": True},
         "state": {"type": "str", "choices": ["rebooted"], "default": "rebooted"},
         "when_needed": {"type": "bool", "default": True},
+        "always": {"type": "list", "elements": "str", "default": []},
         "force": {"type": "bool", "default": False},
         "run_id": {"type": "str", "default": "ansible"},
     }
@@ -173,6 +180,7 @@ def plan(facts: Found[HostFacts], params: Params) -> Planned:
         run=params["run_id"],
         now=now(),
         when_needed=params["when_needed"],
+        always=params["always"],
         force=params["force"],
         known=facts.known,
     )

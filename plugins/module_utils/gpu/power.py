@@ -55,16 +55,20 @@ def plan_reboot(
     run: str,
     now: str,
     when_needed: bool = True,
+    always: t.Collection[str] = (),
     force: bool = False,
     known: t.Collection[str] = (),
 ) -> dict[str, RebootStep]:
     """One plan for each name.
 
     A reboot is needed where passthrough waits for one, or where an earlier run recorded that it was
-    about to reboot and the boot time is still the recorded one. With `when_needed` false a host is
-    rebooted in any case, but not twice for the same record. `force` reboots outside maintenance mode.
+    about to reboot and the boot time is still the recorded one. With `when_needed` false every host, and
+    else those in `always`, are rebooted in any case, but not twice for the same record. `force` reboots
+    outside maintenance mode.
     """
-    return {name: _plan(hosts.get(name), name, run, now, when_needed, force, known) for name in names}
+    return {
+        name: _plan(hosts.get(name), name, run, now, when_needed and name not in always, force, known) for name in names
+    }
 
 
 def _plan(
