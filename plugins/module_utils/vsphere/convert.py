@@ -12,7 +12,9 @@ import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import (
     GpuAttachment,
+    GraphicsConfig,
     GraphicsDevice,
+    GraphicsSetting,
     HostFacts,
     Intent,
     PciFunction,
@@ -52,6 +54,8 @@ def host_facts(moid: str, props: Props, *, cluster: str | None, intent_key: int 
     """A host's facts from `reads.HOST_PATHS`."""
     functions = {device.id: device for device in props.get("hardware.pciDevice") or ()}
     passthrough = sorted(props.get("config.pciPassthruInfo") or (), key=lambda info: info.id)
+    devices = tuple(_function(functions[info.id], info) for info in passthrough if info.id in functions)
+    waits = any(device.passthrough_enabled != device.passthrough_active for device in devices)
     return HostFacts(
         name=plain_name(props.get("name", moid)),
         moid=moid,
@@ -60,7 +64,7 @@ def host_facts(moid: str, props: Props, *, cluster: str | None, intent_key: int 
         in_maintenance=bool(props.get("runtime.inMaintenanceMode")),
         boot_time=iso(props.get("runtime.bootTime")),
         rebind_without_reboot=bool(props.get("capability.deviceRebindWithoutRebootSupported")),
-        devices=tuple(_function(functions[info.id], info) for info in passthrough if info.id in functions),
+        devices=devices,
         intent=intent(props, intent_key),
         graphics=tuple(
             GraphicsDevice(
@@ -73,6 +77,27 @@ def host_facts(moid: str, props: Props, *, cluster: str | None, intent_key: int 
             for info in props.get("config.graphicsInfo") or ()
         ),
         vgpu_types=tuple(props.get("config.sharedPassthruGpuTypes") or ()),
+        version=props.get("config.product.version"),
+        build=props.get("config.product.build"),
+        reboot_pending=bool(props.get("summary.rebootRequired")) and not waits,
+        graphics_config=_graphics_config(props.get("config.graphicsConfig")),
+    )
+
+
+def _graphics_config(config: t.Any) -> GraphicsConfig | None:
+    if config is None or not config.hostDefaultGraphicsType:
+        return None
+    return GraphicsConfig(
+        default_type=str(config.hostDefaultGraphicsType),
+        assignment_policy=str(config.sharedPassthruAssignmentPolicy),
+        devices=tuple(
+            GraphicsSetting(
+                address=normalise_address(device.deviceId) or device.deviceId,
+                graphics_type=str(device.graphicsType),
+                vgpu_mode=device.vgpuMode,
+            )
+            for device in config.deviceType or ()
+        ),
     )
 
 

@@ -40,10 +40,14 @@ HOST_PATHS = (
     "runtime.connectionState",
     "runtime.inMaintenanceMode",
     "runtime.bootTime",
+    "summary.rebootRequired",
+    "config.product.version",
+    "config.product.build",
     "capability.deviceRebindWithoutRebootSupported",
     "hardware.pciDevice",
     "config.pciPassthruInfo",
     "config.graphicsInfo",
+    "config.graphicsConfig",
     "config.sharedPassthruGpuTypes",
 )
 VM_PATHS = (
@@ -166,6 +170,13 @@ def read_vms(
         known = ()
     host_names = {row.moid: _name(row) for row in rows if isinstance(row.ref, vim.HostSystem)}
     return _by_name(_vms(rows, host_names), known)
+
+
+def read_vm_names(client: Client, moids: t.Sequence[str]) -> dict[str, str]:
+    """Names of virtual machines by id, for messages; no request for none. Raises GpuOpsError."""
+    refs = [client.ref(vim.VirtualMachine, moid) for moid in moids]
+    rows = retrieve(client, lambda: [start(ref) for ref in refs], [paths(vim.VirtualMachine, "name")]) if refs else []
+    return {row.moid: _name(row) for row in rows}
 
 
 def find_names(client: Client, kind: type) -> list[Row]:
