@@ -128,6 +128,14 @@ def with_guests(facts: HostFacts, guests: t.Iterable[Props], *, cluster_config: 
     )
 
 
+def with_unreadable(facts: HostFacts, moids: t.Sequence[str]) -> HostFacts:
+    """Add virtual machines that the account may not read: each may run, and nobody knows whether DRS moves it."""
+    named = tuple(f"{moid} (which the account may not read)" for moid in moids)
+    return dataclasses.replace(
+        facts, unreadable_vms=tuple(moids), powered_on_vms=tuple(dict.fromkeys((*facts.powered_on_vms, *named)))
+    )
+
+
 def _keeps_from_maintenance(props: Props) -> bool:
     if "name" not in props or str(props.get("runtime.powerState")) != "poweredOn":
         return False
