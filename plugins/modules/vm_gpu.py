@@ -290,7 +290,7 @@ def gpu_plans(facts: Facts, params: Params) -> dict[str, GpuPlan]:
 
 def warned(plan: ObjectPlan, neighbours: Found[VmFacts]) -> ObjectPlan:
     """The plan, with a warning where its host has virtual machines that cannot be read."""
-    host = plan.notes.get("host")
+    host = str(plan.notes.get("host"))
     if host not in neighbours.unreadable:
         return plan
     return dataclasses.replace(

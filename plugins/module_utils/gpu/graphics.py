@@ -202,7 +202,7 @@ class _Planner:
             )
 
     def _changes(self, after: GraphicsConfig) -> list[Change]:
-        pairs = [
+        pairs: list[tuple[str, str | None, str | None]] = [
             ("default_type", self.config.default_type, after.default_type),
             ("assignment_policy", self.config.assignment_policy, after.assignment_policy),
         ]

@@ -55,7 +55,7 @@ def update_graphics(
 ) -> dict[str, TaskOutcome]:
     """One `UpdateGraphicsConfig` for each host, then a restart of the services named for it."""
     managers = Managers(client, {name: moids[name] for name in configs}, "graphicsManager", "serviceSystem")
-    kind = vim.host.GraphicsConfig
+    kind: t.Any = vim.host.GraphicsConfig
 
     def update(name: str) -> t.Callable[[], None]:
         wanted = configs[name]
