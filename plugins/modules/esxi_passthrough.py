@@ -14,8 +14,9 @@ description:
   - Makes PCI devices of many ESXi hosts, such as GPUs, available (or no longer available) to virtual machines by
     DirectPath I/O, with one call for each host that needs a change.
   - Functions that another one depends on are taken along.
-  - Where a host can rebind devices at once, the change takes effect at once. Elsewhere it takes a reboot, and the
-    host's C(reboot_required) says so; see M(gpuops.vsphere.esxi_maintenance) and M(gpuops.vsphere.esxi_power).
+  - Where a host can rebind devices at once, the change takes effect at once, and the host is asked whether it did.
+    Elsewhere it takes a reboot, and the host's C(reboot_required) says so;
+    see M(gpuops.vsphere.esxi_maintenance) and M(gpuops.vsphere.esxi_power).
   - A host that somebody else has put into maintenance mode is left alone, with a warning.
 options:
   hosts:
@@ -197,7 +198,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.passthrough imp
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.selection import parse
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import InputError
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.hosts import update_passthrough
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.hosts import still_pending, update_passthrough
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module import (
     Applied,
     Params,
@@ -295,7 +296,20 @@ def plan(facts: Facts, params: Params) -> Planned:
 def apply(client: Client, facts: Facts, planned: Planned, params: Params) -> t.Mapping[str, Applied]:
     moids = {name: facts.hosts[name].moid for name in planned.todo}
     updates = {name: planned.work[name] for name in planned.todo}
-    return applied(update_passthrough(client, moids, updates, max_parallel=params["max_parallel"]))
+    done = applied(update_passthrough(client, moids, updates, max_parallel=params["max_parallel"]))
+    # What a host was told to apply at once is looked at again: only its own word tells whether a reboot is due.
+    at_once = {
+        name: set(planned.plans[name].notes["devices"])
+        for name, outcome in done.items()
+        if not outcome.problems and any(update.apply_now for update in updates[name])
+    }
+    pending = still_pending(client, moids, at_once)
+    return {
+        name: dataclasses.replace(outcome, notes={"reboot_required": bool(pending[name])})
+        if name in pending
+        else outcome
+        for name, outcome in done.items()
+    }
 
 
 def main() -> None:

@@ -201,6 +201,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.attach import GpuPlan, Inventory, plan_gpus
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog, OverrideError
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, VmFacts, to_dict
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import ObjectPlan
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vm_problems import unreadable_neighbours
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.wants import parse
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import InputError
@@ -286,10 +288,20 @@ def gpu_plans(facts: Facts, params: Params) -> dict[str, GpuPlan]:
     )
 
 
+def warned(plan: ObjectPlan, neighbours: Found[VmFacts]) -> ObjectPlan:
+    """The plan, with a warning where its host has virtual machines that cannot be read."""
+    host = str(plan.notes.get("host"))
+    if host not in neighbours.unreadable:
+        return plan
+    return dataclasses.replace(
+        plan, warnings=(*plan.warnings, unreadable_neighbours(host, neighbours.unreadable[host]))
+    )
+
+
 def plan(facts: Facts, params: Params) -> Planned:
     plans = gpu_plans(facts, params)
     return Planned(
-        plans={name: item.plan for name, item in plans.items()},
+        plans={name: warned(item.plan, facts.neighbours) for name, item in plans.items()},
         vms={name: to_dict(item.predicted) for name, item in plans.items() if item.predicted is not None},
         work={name: item.edit for name, item in plans.items() if item.edit is not None},
     )

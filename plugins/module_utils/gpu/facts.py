@@ -71,6 +71,28 @@ class GraphicsDevice:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class GraphicsSetting:
+    """What is configured for one GPU (HostGraphicsConfig.deviceType)."""
+
+    address: str
+    graphics_type: str
+    """`shared` or `sharedDirect`."""
+    vgpu_mode: str | None = None
+    """`sameSize` or `mixedSize`; None before API 8.0.3."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GraphicsConfig:
+    """The graphics settings of a host (HostGraphicsConfig)."""
+
+    default_type: str
+    """`shared` or `sharedDirect`."""
+    assignment_policy: str
+    """`performance` (spread) or `consolidation` (fill)."""
+    devices: tuple[GraphicsSetting, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class HostFacts:
     """An ESXi host, as far as GPUs are concerned."""
 
@@ -96,6 +118,16 @@ class HostFacts:
     """vGPU profiles the host offers now (HostConfigInfo.sharedPassthruGpuTypes)."""
     reentered: bool = False
     """The intent says that a run was leaving maintenance mode, and the host is in somebody else's (`taken_over`)."""
+    version: str | None = None
+    """Version of ESXi, for example `8.0.3`."""
+    build: str | None = None
+    """Build of ESXi, for example `24022510`."""
+    reboot_pending: bool = False
+    """The host says that it must reboot, for another reason than passthrough, for example for new software."""
+    graphics_config: GraphicsConfig | None = None
+    """None where the host tells nothing of its graphics."""
+    unreadable_vms: tuple[str, ...] = ()
+    """Ids of virtual machines on the host that the account may not read; read with its guests only."""
 
     @property
     def answers(self) -> bool:
@@ -161,8 +193,17 @@ def host_from_dict(data: t.Mapping[str, t.Any]) -> HostFacts:
         for device in fields.get("graphics", ())
     )
     fields["vgpu_types"] = tuple(fields.get("vgpu_types", ()))
+    fields["unreadable_vms"] = tuple(fields.get("unreadable_vms", ()))
+    fields["graphics_config"] = _graphics_config(fields.get("graphics_config"))
     fields["intent"] = Intent(**fields["intent"]) if fields.get("intent") else None
     return HostFacts(**fields)
+
+
+def _graphics_config(data: t.Mapping[str, t.Any] | None) -> GraphicsConfig | None:
+    if data is None:
+        return None
+    devices = tuple(GraphicsSetting(**device) for device in data.get("devices", ()))
+    return GraphicsConfig(**{**data, "devices": devices})
 
 
 def vm_from_dict(data: t.Mapping[str, t.Any]) -> VmFacts:

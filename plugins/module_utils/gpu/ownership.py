@@ -110,7 +110,10 @@ def unknown_host(name: str, known: t.Collection[str]) -> ObjectPlan:
     return _refused(
         name,
         Problem(
-            code="host_not_found", object=name, msg=f"The vCenter has no host of this name. {hint}", option="hosts"
+            code="host_not_found",
+            object=name,
+            msg=f"The vCenter has no host of this name that the account may read. {hint}",
+            option="hosts",
         ),
         {},
     )

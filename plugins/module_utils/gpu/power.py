@@ -61,9 +61,10 @@ def plan_reboot(
 ) -> dict[str, RebootStep]:
     """One plan for each name.
 
-    A reboot is needed where passthrough waits for one, or where an earlier run recorded that it was
-    about to reboot and the boot time is still the recorded one. With `when_needed` false every host, and
-    else those in `always`, are rebooted in any case, but not twice for the same record. `force` reboots
+    A reboot is needed where passthrough waits for one, where the host itself says so, or where an earlier step
+    or run recorded that the host was about to reboot and the boot time is still the recorded one. With
+    `when_needed` false every host, and else those in `always`, are rebooted in any case, but not twice for the
+    same record. `force` reboots outside maintenance mode.
     outside maintenance mode.
     """
     return {
@@ -123,8 +124,12 @@ def _reason(host: HostFacts, recorded: str | None, when_needed: bool) -> str | N
     pending = [device.address for device in host.devices if device.passthrough_enabled != device.passthrough_active]
     if pending:
         return f"passthrough of {', '.join(pending)} waits for it"
+    if recorded is not None and not rebooted(recorded, host.boot_time):
+        return "recorded when its software changed, or by an earlier run, and not done yet"
+    if host.reboot_pending:
+        return "the host says that a change of its software or settings waits for it"
     if recorded is not None:
-        return None if rebooted(recorded, host.boot_time) else "recorded by an earlier run and not done yet"
+        return None
     return None if when_needed else "asked for"
 
 
@@ -142,7 +147,7 @@ def _after(host: HostFacts, own: bool) -> HostFacts:
         dataclasses.replace(device, passthrough_active=device.passthrough_enabled) for device in host.devices
     )
     intent = None if own or host.intent is None else dataclasses.replace(host.intent, boot_time=None)
-    return dataclasses.replace(host, connection="connected", devices=devices, intent=intent)
+    return dataclasses.replace(host, connection="connected", devices=devices, intent=intent, reboot_pending=False)
 
 
 def _not_in_maintenance(host: HostFacts) -> ObjectPlan:

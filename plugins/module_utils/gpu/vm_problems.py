@@ -40,3 +40,11 @@ def in_maintenance(name: str, host: HostFacts, option: str | None = None) -> Pro
     """The virtual machine's host takes no work now."""
     text = f"Its host {host.name} is in maintenance mode. Run again when it has left it."
     return Problem("host_in_maintenance", name, text, option, kind="state")
+
+
+def unreadable_neighbours(host: str, moids: collections.abc.Collection[str]) -> str:
+    """A warning: virtual machines on the host cannot be read, and what they hold is not known."""
+    return (
+        f"The account may not read {', '.join(sorted(moids))} on {host}: they may hold GPUs of the host. "
+        "Give it System.Read there, so that they count."
+    )

@@ -30,6 +30,8 @@ class Row:
     ref: t.Any
     props: dict[str, t.Any]
     """Values by path; what is unset is absent."""
+    unreadable: bool = False
+    """The account may not read some of it, or anything."""
 
 
 def moid(ref: t.Any) -> str | None:
@@ -61,6 +63,7 @@ def all_of(client: Client, kind: type, *then: t.Any) -> t.Any:
 def retrieve(client: Client, objects: t.Callable[[], list[t.Any]], properties: list[t.Any]) -> list[Row]:
     """Properties of many objects in one request (and its pages).
 
+    What the account may not read is absent, and its row says so: one such object must not fail the others.
     `objects` builds the object specs; it is called again when the session was renewed. Raises GpuOpsError.
     """
 
@@ -80,11 +83,14 @@ def retrieve(client: Client, objects: t.Callable[[], list[t.Any]], properties: l
 
 
 def _row(content: t.Any) -> Row:
-    for missing in content.missingSet or ():
-        fault = missing.fault
-        if is_fault(fault, "NoPermission"):
+    denied = [missing.fault for missing in content.missingSet or () if is_fault(missing.fault, "NoPermission")]
+    # NotAuthenticated is a NoPermission too, and means the session.
+    for fault in denied:
+        if is_fault(fault, "NotAuthenticated"):
             raise fault
-    return Row(content.obj._moId, content.obj, {item.name: item.val for item in content.propSet or ()})
+    return Row(
+        content.obj._moId, content.obj, {item.name: item.val for item in content.propSet or ()}, unreadable=bool(denied)
+    )
 
 
 Observer = t.Callable[[str, dict[str, t.Any]], bool]

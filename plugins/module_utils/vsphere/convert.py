@@ -12,7 +12,9 @@ import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import (
     GpuAttachment,
+    GraphicsConfig,
     GraphicsDevice,
+    GraphicsSetting,
     HostFacts,
     Intent,
     PciFunction,
@@ -52,6 +54,8 @@ def host_facts(moid: str, props: Props, *, cluster: str | None, intent_key: int 
     """A host's facts from `reads.HOST_PATHS`."""
     functions = {device.id: device for device in props.get("hardware.pciDevice") or ()}
     passthrough = sorted(props.get("config.pciPassthruInfo") or (), key=lambda info: info.id)
+    devices = tuple(_function(functions[info.id], info) for info in passthrough if info.id in functions)
+    waits = any(device.passthrough_enabled != device.passthrough_active for device in devices)
     return HostFacts(
         name=plain_name(props.get("name", moid)),
         moid=moid,
@@ -60,7 +64,7 @@ def host_facts(moid: str, props: Props, *, cluster: str | None, intent_key: int 
         in_maintenance=bool(props.get("runtime.inMaintenanceMode")),
         boot_time=iso(props.get("runtime.bootTime")),
         rebind_without_reboot=bool(props.get("capability.deviceRebindWithoutRebootSupported")),
-        devices=tuple(_function(functions[info.id], info) for info in passthrough if info.id in functions),
+        devices=devices,
         intent=intent(props, intent_key),
         graphics=tuple(
             GraphicsDevice(
@@ -73,6 +77,27 @@ def host_facts(moid: str, props: Props, *, cluster: str | None, intent_key: int 
             for info in props.get("config.graphicsInfo") or ()
         ),
         vgpu_types=tuple(props.get("config.sharedPassthruGpuTypes") or ()),
+        version=props.get("config.product.version"),
+        build=props.get("config.product.build"),
+        reboot_pending=bool(props.get("summary.rebootRequired")) and not waits,
+        graphics_config=_graphics_config(props.get("config.graphicsConfig")),
+    )
+
+
+def _graphics_config(config: t.Any) -> GraphicsConfig | None:
+    if config is None or not config.hostDefaultGraphicsType:
+        return None
+    return GraphicsConfig(
+        default_type=str(config.hostDefaultGraphicsType),
+        assignment_policy=str(config.sharedPassthruAssignmentPolicy),
+        devices=tuple(
+            GraphicsSetting(
+                address=normalise_address(device.deviceId) or device.deviceId,
+                graphics_type=str(device.graphicsType),
+                vgpu_mode=device.vgpuMode,
+            )
+            for device in config.deviceType or ()
+        ),
     )
 
 
@@ -100,6 +125,14 @@ def with_guests(facts: HostFacts, guests: t.Iterable[Props], *, cluster_config: 
         vm_names=tuple(plain_name(props["name"]) for props in guests if "name" in props),
         powered_on_vms=tuple(plain_name(props["name"]) for props in running),
         drs_moves_vms=tuple(plain_name(props["name"]) for props in running if _drs_moves(props, cluster_config)),
+    )
+
+
+def with_unreadable(facts: HostFacts, moids: t.Sequence[str]) -> HostFacts:
+    """Add virtual machines that the account may not read: each may run, and nobody knows whether DRS moves it."""
+    named = tuple(f"{moid} (which the account may not read)" for moid in moids)
+    return dataclasses.replace(
+        facts, unreadable_vms=tuple(moids), powered_on_vms=tuple(dict.fromkeys((*facts.powered_on_vms, *named)))
     )
 
 

@@ -15,7 +15,6 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.passthrough imp
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.power import RebootStep, rebooted
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import (
-    moid,
     paths,
     retrieve,
     start,
@@ -28,6 +27,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors impo
     ObjectGoneError,
     OperationTimeoutError,
 )
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.host_managers import Managers, Moids
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.host_tasks import ENTER, LEAVE, REBOOT, read_tasks
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.intents import vcenter_time, write_intents
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim
@@ -37,9 +37,6 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks impor
     run_calls,
     run_tasks,
 )
-
-Moids = t.Mapping[str, str]
-"""Managed object ids by host name."""
 
 _DOING = {ENTER: "enter maintenance mode", LEAVE: "leave maintenance mode"}
 
@@ -53,12 +50,7 @@ def update_passthrough(
     client: Client, moids: Moids, updates: t.Mapping[str, t.Sequence[DeviceUpdate]], *, max_parallel: int
 ) -> dict[str, TaskOutcome]:
     """One `UpdatePassthruConfig` for each host, with the devices that change and no others."""
-    path = "configManager.pciPassthruSystem"
-    refs = [client.ref(vim.HostSystem, moids[name]) for name in updates]
-    rows = retrieve(client, lambda: [start(ref) for ref in refs], [paths(vim.HostSystem, path)])
-    systems = {row.moid: row.props[path] for row in rows if path in row.props}
-    # A privilege that is missing is reported on this part of the host; to people it is the host.
-    client.names.update({str(moid(system)): client.names.get(host, host) for host, system in systems.items()})
+    managers = Managers(client, {name: moids[name] for name in updates}, "pciPassthruSystem")
 
     def call(name: str, wanted: t.Sequence[DeviceUpdate]) -> t.Callable[[], None]:
         config = [
@@ -70,17 +62,7 @@ def update_passthrough(
             )
             for update in wanted
         ]
-        system: t.Any = systems.get(moids[name])
-
-        def update() -> None:
-            if system is None:
-                raise ObjectGoneError(
-                    f"{name}: the vCenter no longer knows the host's passthrough system. Run again when it answers.",
-                    object=name,
-                )
-            system.UpdatePassthruConfig(config)
-
-        return update
+        return lambda: managers.of(name, "pciPassthruSystem").UpdatePassthruConfig(config)
 
     return run_calls(
         client,
@@ -88,6 +70,25 @@ def update_passthrough(
         max_parallel=max_parallel,
         doing="set passthrough",
     )
+
+
+def still_pending(client: Client, moids: Moids, addresses: t.Mapping[str, t.Collection[str]]) -> dict[str, list[str]]:
+    """The functions of each host whose passthrough is set and not in effect, of those named; one request for all.
+
+    A host may say that it can rebind devices at once and yet not do it, for example for a device in use.
+    """
+    names = {moids[name]: name for name in addresses}
+    refs = [client.ref(vim.HostSystem, host) for host in names]
+    path = "config.pciPassthruInfo"
+    rows = retrieve(client, lambda: [start(ref) for ref in refs], [paths(vim.HostSystem, path)]) if refs else []
+    return {
+        names[row.moid]: sorted(
+            info.id
+            for info in row.props.get(path) or ()
+            if info.id in addresses[names[row.moid]] and bool(info.passthruEnabled) != bool(info.passthruActive)
+        )
+        for row in rows
+    }
 
 
 def apply_maintenance(

@@ -40,10 +40,14 @@ HOST_PATHS = (
     "runtime.connectionState",
     "runtime.inMaintenanceMode",
     "runtime.bootTime",
+    "summary.rebootRequired",
+    "config.product.version",
+    "config.product.build",
     "capability.deviceRebindWithoutRebootSupported",
     "hardware.pciDevice",
     "config.pciPassthruInfo",
     "config.graphicsInfo",
+    "config.graphicsConfig",
     "config.sharedPassthruGpuTypes",
 )
 VM_PATHS = (
@@ -74,6 +78,8 @@ class Found(dict[str, F]):
     """Names of all objects of that kind, to suggest one for a name that is not there."""
     duplicates: frozenset[str] = frozenset()
     """Names that several objects have (in different folders); the facts are of one of them."""
+    unreadable: t.Mapping[str, tuple[str, ...]] = {}
+    """Ids of virtual machines that the account may not read, by the name of their host."""
 
 
 def read_hosts(client: Client, names: t.Collection[str] | None = None, *, guests: bool = False) -> Found[HostFacts]:
@@ -83,13 +89,13 @@ def read_hosts(client: Client, names: t.Collection[str] | None = None, *, guests
     devices. Raises GpuOpsError.
     """
     rows, known = _read_hosts(client, names, GUEST_PATHS if guests else ())
-    return _with_owners(client, _hosts(rows, known, guests))
+    return _with_owners(client, _with_unreadable(client, _hosts(rows, known, guests), rows))
 
 
 def read_fleet(client: Client, names: t.Collection[str] | None = None) -> tuple[Found[HostFacts], tuple[VmFacts, ...]]:
     """Facts of the named hosts, or of all, and of the virtual machines on them, in the requests of `read_hosts`."""
     rows, known = _read_hosts(client, names, (*VM_PATHS, "config.managedBy"))
-    hosts = _with_owners(client, _hosts(rows, known, guests=True))
+    hosts = _with_owners(client, _with_unreadable(client, _hosts(rows, known, guests=True), rows))
     return hosts, tuple(_vms(rows, {host.moid: host.name for host in hosts.values()}))
 
 
@@ -111,7 +117,7 @@ def _hosts(rows: t.Sequence[Row], known: tuple[str, ...], guests: bool) -> Found
     key = _intent_key(rows)
     found = []
     for row in rows:
-        if not isinstance(row.ref, vim.HostSystem):
+        if not isinstance(row.ref, vim.HostSystem) or row.unreadable:
             continue
         cluster = clusters.get(moid(row.props.get("parent")) or "")
         facts = convert.host_facts(row.moid, row.props, cluster=_name(cluster) if cluster else None, intent_key=key)
@@ -145,8 +151,30 @@ def _vms(rows: t.Sequence[Row], host_names: t.Mapping[str, str]) -> list[VmFacts
     return [
         convert.vm_facts(row.moid, row.props, host_names=host_names, intent_key=key)
         for row in rows
-        if isinstance(row.ref, vim.VirtualMachine)
+        if isinstance(row.ref, vim.VirtualMachine) and not row.unreadable
     ]
+
+
+def _unreadable(client: Client, hosts: t.Mapping[str, str], rows: t.Iterable[Row]) -> dict[str, tuple[str, ...]]:
+    """Virtual machines in `rows` that the account may not read, by their host; a request only where there are any.
+
+    `hosts` are names by id. The machines do not tell their host, but the hosts tell their machines.
+    """
+    hidden = {row.moid for row in rows if isinstance(row.ref, vim.VirtualMachine) and row.unreadable}
+    if not hidden:
+        return {}
+    refs = [client.ref(vim.HostSystem, host) for host in hosts]
+    found = retrieve(client, lambda: [start(ref) for ref in refs], [paths(vim.HostSystem, "vm")])
+    on_hosts = {hosts[row.moid]: sorted({vm._moId for vm in row.props.get("vm") or ()} & hidden) for row in found}
+    return {name: tuple(moids) for name, moids in on_hosts.items() if moids}
+
+
+def _with_unreadable(client: Client, hosts: Found[HostFacts], rows: t.Sequence[Row]) -> Found[HostFacts]:
+    """Add the virtual machines that the account may not read, as ones that keep their host from maintenance mode."""
+    hosts.unreadable = _unreadable(client, {host.moid: name for name, host in hosts.items()}, rows)
+    for name, moids in hosts.unreadable.items():
+        hosts[name] = convert.with_unreadable(hosts[name], moids)
+    return hosts
 
 
 def read_vms(
@@ -165,7 +193,16 @@ def read_vms(
         rows = _with_fields(client, lambda: [start(ref, along) for ref in refs], wanted) if refs else []
         known = ()
     host_names = {row.moid: _name(row) for row in rows if isinstance(row.ref, vim.HostSystem)}
-    return _by_name(_vms(rows, host_names), known)
+    found = _by_name(_vms(rows, host_names), known)
+    found.unreadable = _unreadable(client, host_names, rows)
+    return found
+
+
+def read_vm_names(client: Client, moids: t.Sequence[str]) -> dict[str, str]:
+    """Names of virtual machines by id, for messages; no request for none. Raises GpuOpsError."""
+    refs = [client.ref(vim.VirtualMachine, moid) for moid in moids]
+    rows = retrieve(client, lambda: [start(ref) for ref in refs], [paths(vim.VirtualMachine, "name")]) if refs else []
+    return {row.moid: _name(row) for row in rows}
 
 
 def find_names(client: Client, kind: type) -> list[Row]:
@@ -179,8 +216,8 @@ def _read(
     """Rows of the named objects (or all) and of what `then` leads to, and the names of all objects of the kind."""
     if names is None:
         rows = _with_fields(client, lambda: [all_of(client, kind, *then)], wanted)
-        return rows, tuple(sorted(_name(row) for row in rows if isinstance(row.ref, kind)))
-    everything = [(_name(row), row.ref) for row in find_names(client, kind)]
+        return rows, tuple(sorted(_name(row) for row in rows if isinstance(row.ref, kind) and not row.unreadable))
+    everything = [(_name(row), row.ref) for row in find_names(client, kind) if not row.unreadable]
     refs = [ref for name, ref in everything if name in set(names)]
     rows = _with_fields(client, lambda: [start(ref, *then) for ref in refs], wanted) if refs else []
     return rows, tuple(sorted(name for name, _ref in everything))

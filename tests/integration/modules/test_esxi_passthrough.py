@@ -92,6 +92,67 @@ def test_at_once_where_the_host_can(start_vcenter: StartVcenter) -> None:
     assert {state[:2] for state in enabled(vcenter).values()} == {(True, True)}
 
 
+def test_a_host_that_does_not_apply_at_once_what_it_could_needs_a_reboot(start_vcenter: StartVcenter) -> None:
+    model = fleet(2)
+    plain = model["clusters"][0]["hosts"].pop()
+    model["clusters"][0]["hosts"] = [
+        {**plain, "name": ONE, "rebind_without_reboot": True, "vgpu_manager": "16.4"},
+        {**plain, "name": TWO, "rebind_without_reboot": True},
+    ]
+    vcenter = start_vcenter(model)
+    done = vcenter.ok("esxi_passthrough", hosts=hosts(ONE, TWO))
+    assert {name: entry["reboot_required"] for name, entry in done["objects"].items()} == {ONE: True, TWO: False}
+    assert done["requests"]["RetrievePropertiesEx"] == 4
+    assert {state[:2] for state in enabled(vcenter, ONE).values()} == {(True, False)}
+    again = vcenter.ok("esxi_passthrough", hosts=hosts(ONE, TWO))
+    assert again["objects"][ONE]["reboot_required"] is True
+
+
+def test_a_partly_converged_cluster_changes_only_what_differs(start_vcenter: StartVcenter) -> None:
+    model = fleet(3)
+    plain = model["clusters"][0]["hosts"].pop()
+    done, card = plain["gpus"][0] | {"passthrough": True}, {"gpu": "V100-32"}
+    model["clusters"][0]["hosts"] = [
+        {**plain, "name": ONE},
+        {**plain, "name": TWO, "gpus": [done]},
+        {**plain, "name": "esx-003.lab", "gpus": [card | {"passthrough": True}, card]},
+        {**plain, "name": "esx-004.lab", "gpus": []},
+    ]
+    vcenter = start_vcenter(model)
+    names = (ONE, TWO, "esx-003.lab", "esx-004.lab")
+    result = vcenter.ok("esxi_passthrough", hosts=hosts(*names), missing="skip")
+    assert {name: len(entry["actions"]) for name, entry in result["objects"].items()} == dict(
+        zip(names, (2, 0, 1, 0), strict=True)
+    )
+    assert result["requests"]["UpdatePassthruConfig"] == 2
+    assert result["objects"]["esx-004.lab"]["warnings"]
+
+
+def test_functions_of_one_card_go_together_both_ways(start_vcenter: StartVcenter) -> None:
+    model = fleet(1)
+    model["clusters"][0]["hosts"][0]["gpus"] = [{"gpu": "RTX6000"}]
+    vcenter = start_vcenter(model)
+    wanted = hosts(devices=({"id": "10de:1e30"},))
+    result = vcenter.ok("esxi_passthrough", hosts=wanted)
+    assert len(result["objects"][ONE]["devices"]) == 4
+    assert sum("goes along with" in action for action in result["objects"][ONE]["actions"]) == 3
+    assert vcenter.ok("esxi_passthrough", hosts=wanted)["changed"] is False
+    back = vcenter.ok("esxi_passthrough", hosts=wanted, enabled=False)
+    assert len(back["objects"][ONE]["actions"]) == 4
+    assert vcenter.ok("esxi_passthrough", hosts=wanted, enabled=False)["changed"] is False
+
+
+def test_a_label_is_set_changed_and_removed_alone(start_vcenter: StartVcenter) -> None:
+    model = fleet(1)
+    model["clusters"][0]["hosts"][0]["gpus"][0]["passthrough"] = True
+    vcenter = start_vcenter(model)
+    for label, seen in (("v100", "v100"), ("v100-32", "v100-32"), ("", None)):
+        result = vcenter.ok("esxi_passthrough", hosts=hosts(hardware_label=label))
+        assert len(result["objects"][ONE]["actions"]) == 2
+        assert result["objects"][ONE]["reboot_required"] is False
+        assert enabled(vcenter) == {V100_A: (True, True, seen), V100_B: (True, True, seen)}
+
+
 def test_requests_do_not_grow_with_the_fleet_when_nothing_changes(start_vcenter: StartVcenter) -> None:
     for count in (1, 10, 100):
         model = fleet(count)

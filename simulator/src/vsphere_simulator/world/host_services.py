@@ -23,6 +23,7 @@ KNOWN: t.Final[dict[str, tuple[str, bool, str]]] = {
     "ntpd": ("NTP Daemon", False, "off"),
     "vmsyslogd": ("Syslog Server", True, "on"),
     "vpxa": ("VMware vCenter Agent", True, "on"),
+    "xorg": ("X.Org Server", True, "on"),
 }
 """Key -> label, whether it runs on a new host, and its policy there."""
 

@@ -43,7 +43,8 @@ class PciPassthruSystem(ManagedObject):
 
         HostConfigFault for a function that is not there or not capable, ResourceInUse for one that a running
         virtual machine has (or one of its companions). In force at once where the host can rebind and
-        `applyNow` does not say otherwise, else after the next boot.
+        `applyNow` does not say otherwise, else after the next boot: also for GPUs while a vGPU manager runs,
+        which does not let go of them.
         """
         self.host.require_connected()
         for wanted in config:
@@ -54,7 +55,8 @@ class PciPassthruSystem(ManagedObject):
             for function in self._checked(wanted.id):
                 state = self.host.passthrough.setdefault(function.address, Passthrough())
                 state.enabled = bool(wanted.passthruEnabled)
-                state.active = state.enabled if now else state.active
+                held = function.gpu is not None and self.host.graphics.running_manager is not None
+                state.active = state.enabled if now and not held else state.active
             if wanted.hardwareLabel is not None:
                 self.host.passthrough[wanted.id].label = wanted.hardwareLabel or None
         self.host.passthrough_changed()
