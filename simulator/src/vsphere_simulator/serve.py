@@ -57,7 +57,8 @@ class Prepared(t.NamedTuple):
     """API version it speaks, such as `vim.version.v8_0_3_0`."""
     dump: Callable[[], dict[str, t.Any]]
     """Returns the state to keep in the state file."""
-    site: Site
+    site: Site | None = None
+    """Whose machines may have guests."""
 
 
 async def serve(settings: Settings, prepare: Callable[[Settings], Prepared]) -> None:
@@ -79,7 +80,7 @@ async def serve(settings: Settings, prepare: Callable[[Settings], Prepared]) -> 
             loop.add_signal_handler(number, stop.set)
         try:
             await server.start(settings.host, settings.port)
-            if guests is not None:
+            if guests is not None and site is not None:
                 site.guests = guests
                 guests.begin(vm for vm in world.objects.values() if isinstance(vm, VirtualMachine))
             state = _follow(world, settings, dump)
