@@ -19,6 +19,18 @@ demo: controller ## Converge the talk's GPU cluster on the simulator (first run:
 demo-down: ## Stop the demo's simulator and remove what the demo made
 	@if [ -x $(BIN)/python ]; then $(BIN)/python tools/demo.py down; else echo "==> nothing to stop"; fi
 
+.PHONY: lab-up
+lab-up: controller ## The demo's lab with real guests: root and podman needed (first run: 5 minutes; again: 1)
+	@$(BIN)/python tools/lab.py -- $(ARGS)
+
+.PHONY: lab-down
+lab-down: demo-down ## Stop the lab; nothing of it stays, no container, mount, process or address
+
+.PHONY: lab-guests
+lab-guests: test-env ## Real guests under tools/guest and the simulator (root and podman needed; under 4 minutes)
+	@tools/guest setup >/dev/null
+	$(PYTEST) tests/lab/test_guest.py tests/lab/test_simulator_guests.py
+
 .PHONY: test
 test: lint unit integration ## Lint, sanity, unit and integration tests (under 10 minutes)
 
@@ -27,7 +39,7 @@ lint: test-env ## Formatting, lint, types, collection sanity (about 2 minutes)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p ansible_collections.gpuops.vsphere.plugins
-	$(BIN)/mypy simulator/src tools/demo.py tools/guest tools/guestlib tools/bench
+	$(BIN)/mypy simulator/src tools/demo.py tools/lab.py tools/guest tools/guestlib tools/bench
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline
 	$(BIN)/antsibull-changelog lint
 	tools/sanity
@@ -54,7 +66,7 @@ simulator-docs: test-env ## Write the simulator's list of methods into its docum
 	$(BIN)/python -m vsphere_simulator.cli methods --into docs/simulator.md
 
 .PHONY: ci
-ci: test ## What CI runs
+ci: test lab-guests fidelity ## What CI runs (25 minutes)
 
 .PHONY: lock
 lock: controller ## Resolve pyproject.toml into requirements/*.txt anew

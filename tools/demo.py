@@ -2,7 +2,8 @@
 """The demo behind `make demo`: the lab on the simulator, converged by site.yml.
 
 `up` starts the simulator with the lab's model (unless it runs already) and runs the playbook; `down` stops the
-simulator and removes all that `up` made. Everything lives in one directory: `.lab`, or `$GPUOPS_LAB_DIR`.
+simulator and removes all that `up` (or tools/lab.py) made. Everything lives in one directory: `.lab`, or
+`$GPUOPS_LAB_DIR`.
 Needs nothing but the standard library; the programs it starts come from `.venv`.
 """
 
@@ -21,10 +22,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 TOP = Path(__file__).resolve().parent.parent
+GUEST = TOP / "tools" / "guest"
 START_TIMEOUT_S = 60
-STOP_TIMEOUT_S = 10
+STOP_TIMEOUT_S = 90  # a simulator with guests removes them first
 INTERRUPTED = 130
 
 
@@ -42,6 +45,9 @@ class Lab:
         self.password_file = directory / "password"
         self.log_file = directory / "simulator.log"
         self.state_file = directory / "state.json"
+        self.instance_file = directory / "instance"
+        """Whose guests the simulator's are, in a lab that has real ones (tools/lab.py)."""
+        self.key_file = directory / "guest_key"
 
     def prepare(self) -> None:
         """Make the directory and a password that only this user can read."""
@@ -85,6 +91,7 @@ class Lab:
                 *("--time-scale", str(time_scale)),
                 *("--state", str(self.state_file)),
                 *("--ready-file", str(self.ready_file)),
+                *self._guest_options(),
             ]
             with self.log_file.open("ab") as log:
                 process = subprocess.Popen(
@@ -114,11 +121,40 @@ class Lab:
             time.sleep(0.05)
         return True
 
+    def instance(self) -> str | None:
+        """Whose the guests are; None in a lab without real guests."""
+        try:
+            return self.instance_file.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
+
+    def _guest_options(self) -> list[str]:
+        instance = self.instance()
+        if instance is None:
+            return []
+        key = str(self.key_file.with_suffix(".pub"))
+        return ["--guest-command", str(GUEST), "--guest-instance", instance, "--guest-key", key]
+
+    def remove_guests(self) -> None:
+        """Remove what is left of the lab's guests, also when its simulator has been killed."""
+        instance = self.instance()
+        if instance is not None:
+            run_guest("cleanup", "--instance", instance)
+
     def _log_end(self) -> str:
         try:
             return "\n".join(self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-12:])
         except OSError:
             return "(no log)"
+
+
+def run_guest(*words: str) -> dict[str, Any]:
+    """Run tools/guest and return its answer; DemoError with its one line when it fails."""
+    result = subprocess.run([GUEST, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise DemoError(result.stderr.strip() or f"tools/guest {words[0]} ended with status {result.returncode}")
+    answer: dict[str, Any] = json.loads(result.stdout)
+    return answer
 
 
 def run_site(lab: Lab, extra: list[str]) -> int:
@@ -163,6 +199,7 @@ def up(lab: Lab, time_scale: int, extra: list[str]) -> int:
 def down(lab: Lab) -> int:
     """Stop the simulator and remove the lab's directory."""
     stopped = lab.stop()
+    lab.remove_guests()
     existed = lab.directory.exists()
     if existed:
         shutil.rmtree(lab.directory)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
+import hashlib
 import logging
 import pathlib
+import re
 import stat
 import sys
 
 from vsphere_simulator.certificates import CertificateError
+from vsphere_simulator.guests.command import GuestCommand, GuestCommandError
 from vsphere_simulator.http import AddressInUseError
 from vsphere_simulator.injection import FaultRulesError
 from vsphere_simulator.kernel.clock import Clock
@@ -19,6 +22,7 @@ from vsphere_simulator.kernel.service import about_info, install_services
 from vsphere_simulator.methods import markdown, spliced
 from vsphere_simulator.model.generate import generate_model
 from vsphere_simulator.model.loader import ModelError, load_model
+from vsphere_simulator.model.schema import PUBLIC_KEY
 from vsphere_simulator.recording.client import RecordError, connected
 from vsphere_simulator.recording.record import record
 from vsphere_simulator.serve import Prepared, Settings, serve
@@ -55,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         StateFileError,
         AddressInUseError,
         RecordError,
+        GuestCommandError,
     ) as problem:
         print(f"vsphere-simulator: {problem}", file=sys.stderr)
         return 2
@@ -78,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--faults", type=pathlib.Path, metavar="FILE", help="YAML list of fault rules")
     run.add_argument("--ready-file", type=pathlib.Path, metavar="FILE", help="JSON written once it serves")
     run.add_argument("--state", type=pathlib.Path, metavar="FILE", help="JSON state, kept up to date and resumed from")
+    run.add_argument("--guest-command", metavar="CMD", help="makes real guests for machines whose model has `guest`")
+    run.add_argument("--guest-instance", metavar="NAME", help="whose guests they are (default: made from --state)")
+    run.add_argument("--guest-key", type=pathlib.Path, metavar="FILE", help="public key that may log in to guests")
     run.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="warning")
 
     model = commands.add_parser("model", help="print a model of a given size")
@@ -153,10 +161,7 @@ def _prepare(settings: Settings) -> Prepared:
     world = World(Clock(settings.time_scale))
     install_services(world, about_info(model.api_version))
     try:
-        if saved is None:
-            build(world, model)
-        else:
-            restore(world, model, saved)
+        site = build(world, model) if saved is None else restore(world, model, saved)
         for name, privileges in model.roles.items():
             world.authorization.add_role(name, privileges)
         for user in model.users:
@@ -170,7 +175,7 @@ def _prepare(settings: Settings) -> Prepared:
         raise ModelError(str(settings.model), [str(problem)]) from None
     except StateError as problem:
         raise StateFileError(f"{settings.state}: {problem}") from None
-    return Prepared(world, newest, functools.partial(dump, world))
+    return Prepared(world, newest, functools.partial(dump, world), site)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -199,7 +204,40 @@ def _settings(options: argparse.Namespace) -> Settings:
         faults=options.faults,
         ready_file=options.ready_file.absolute() if options.ready_file is not None else None,
         state=options.state,
+        guests=_guest_command(options),
     )
+
+
+_INSTANCE = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+
+
+def _guest_command(options: argparse.Namespace) -> GuestCommand | None:
+    """What makes guests; its instance must be the same after a crash, so that the next start finds what is left."""
+    if options.guest_command is None:
+        if options.guest_instance is not None or options.guest_key is not None:
+            raise UsageError("--guest-instance and --guest-key belong to --guest-command")
+        return None
+    instance = options.guest_instance
+    if instance is None:
+        if options.state is None:
+            raise UsageError("--guest-command wants --state or --guest-instance, to clean up after a crash")
+        instance = "sim-" + hashlib.sha256(str(options.state.resolve()).encode()).hexdigest()[:12]
+    if not _INSTANCE.fullmatch(instance):
+        raise UsageError(f"--guest-instance {instance!r}: use 1 to 40 lower-case letters, digits and hyphens")
+    return GuestCommand(options.guest_command, instance, _public_keys(options.guest_key))
+
+
+def _public_keys(path: pathlib.Path | None) -> tuple[str, ...]:
+    """The keys in a .pub file."""
+    if path is None:
+        return ()
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UsageError(f"{path}: {getattr(problem, 'strerror', None) or 'not UTF-8 text'}") from None
+    if not lines or not all(PUBLIC_KEY.fullmatch(line) for line in lines):
+        raise UsageError(f"{path}: not an OpenSSH public key; give the .pub file")
+    return tuple(lines)
 
 
 def _address(listen: str) -> tuple[str, int]:

@@ -14,14 +14,18 @@ import typing as t
 
 from vsphere_simulator.certificates import ServedCertificate, self_signed, serve_with
 from vsphere_simulator.dispatch import Dispatcher
+from vsphere_simulator.guests.guests import Guests
 from vsphere_simulator.http import Server
 from vsphere_simulator.injection import FaultRules, load_rules
 from vsphere_simulator.statefile import StateFile, write_atomically
+from vsphere_simulator.world.virtual_machine import VirtualMachine
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from vsphere_simulator.guests.command import GuestCommand
     from vsphere_simulator.kernel.registry import World
+    from vsphere_simulator.world.site import Site
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ class Settings:
     faults: pathlib.Path | None = None
     ready_file: pathlib.Path | None = None
     state: pathlib.Path | None = None
+    guests: GuestCommand | None = None
+    """What makes real guests for machines whose model has them."""
 
 
 class Prepared(t.NamedTuple):
@@ -51,6 +57,8 @@ class Prepared(t.NamedTuple):
     """API version it speaks, such as `vim.version.v8_0_3_0`."""
     dump: Callable[[], dict[str, t.Any]]
     """Returns the state to keep in the state file."""
+    site: Site | None = None
+    """Whose machines may have guests."""
 
 
 async def serve(settings: Settings, prepare: Callable[[Settings], Prepared]) -> None:
@@ -59,10 +67,11 @@ async def serve(settings: Settings, prepare: Callable[[Settings], Prepared]) -> 
     `prepare` builds the world; it is called on the event loop.
     """
     rules = load_rules(settings.faults) if settings.faults is not None else FaultRules()
-    world, newest, dump = prepare(settings)
+    world, newest, dump, site = prepare(settings)
     world.sessions.idle_timeout = settings.session_timeout_s
     world.authorization.add_user(settings.username, settings.password)
     with _certificate(settings) as tls:
+        guests = await _guests(settings)
         dispatcher = Dispatcher(world, newest=newest, rules=rules, latency=settings.latency_s)
         server = Server(dispatcher, tls.context)
         stop = asyncio.Event()
@@ -71,6 +80,9 @@ async def serve(settings: Settings, prepare: Callable[[Settings], Prepared]) -> 
             loop.add_signal_handler(number, stop.set)
         try:
             await server.start(settings.host, settings.port)
+            if guests is not None and site is not None:
+                site.guests = guests
+                guests.begin(vm for vm in world.objects.values() if isinstance(vm, VirtualMachine))
             state = _follow(world, settings, dump)
             _announce(settings, server, tls)
             await stop.wait()
@@ -79,9 +91,20 @@ async def serve(settings: Settings, prepare: Callable[[Settings], Prepared]) -> 
                 settings.ready_file.unlink(missing_ok=True)
             await server.stop()
             await world.tasks.shutdown()
+            if guests is not None:
+                await guests.close()
         if state is not None:
             state.write()
         print(f"counts {json.dumps(dispatcher.counters.as_dict())}", flush=True)
+
+
+async def _guests(settings: Settings) -> Guests | None:
+    """Take charge of the guests, and remove what a killed simulator has left."""
+    if settings.guests is None:
+        return None
+    guests = Guests(settings.guests)
+    await guests.open()
+    return guests
 
 
 def _follow(world: World, settings: Settings, dump: Callable[[], dict[str, t.Any]]) -> StateFile | None:

@@ -53,6 +53,7 @@ _OTHERS: t.Final[tuple[tuple[t.Any, str], ...]] = (
     (_ev.UserLoginSessionEvent, "User {userName}@{ipAddress} logged in as {userAgent}"),
     (_ev.UserLogoutSessionEvent, "User {userName} logged out"),
     (_ev.GeneralUserEvent, "User logged event: {message}"),
+    (_ev.EventEx, "{message}"),
 )
 
 
@@ -223,6 +224,8 @@ def _category(kind: t.Any) -> str:
 
 def category_of(event: t.Any) -> str:
     """Whether an event is one of info, error or user."""
+    if isinstance(event, _ev.EventEx) and event.severity:
+        return str(event.severity)
     return "user" if isinstance(event, _ev.TaskEvent | _ev.GeneralUserEvent) else _category(type(event))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import typing as t
 
 from vsphere_simulator.kernel.events import category_of, described, within
@@ -21,7 +22,7 @@ MAX_PAGE: t.Final = 1000
 _DEFAULT_PAGE: t.Final = 10
 
 
-class HistoryCollector(ManagedObject):
+class HistoryCollector(ManagedObject, abc.ABC):
     """What is common to the collectors of events and of tasks: a filter and a position in time.
 
     Items are numbered as they happen; the position is the number of the item that would be read next.
@@ -40,9 +41,9 @@ class HistoryCollector(ManagedObject):
             session.owned[self.moid] = self
         self.reset()
 
+    @abc.abstractmethod
     def items(self) -> list[tuple[int, t.Any]]:
         """All matching items with their numbers, oldest first."""
-        raise NotImplementedError
 
     def latest(self) -> list[t.Any]:
         """The newest page, newest first."""

@@ -251,7 +251,7 @@ class CollectorState:
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
             self.updates.news.clear()
-            found = self.updates.collect(since, limit, ObjectWriter(ctx))
+            found = await self.updates.collect(since, limit, ObjectWriter(ctx))
             if found is not None:
                 return found
             remaining = deadline - asyncio.get_running_loop().time()

@@ -75,8 +75,12 @@ class UpdateLog:
             return int(version)
         raise vmodl.query.InvalidCollectorVersion(msg=f"{version!r} is not a version of this collector.")
 
-    def collect(self, since: int, limit: int | None, writer: ObjectWriter) -> Encoded | None:
-        """Write an `UpdateSet` of the first `limit` changes after a number; None if there are none."""
+    async def collect(self, since: int, limit: int | None, writer: ObjectWriter) -> Encoded | None:
+        """Write an `UpdateSet` of the first `limit` changes after a number; None if there are none.
+
+        Others have their turn between the parts of a large one. What changes meanwhile has a later number than the
+        version of the answer, hence is in the next one too.
+        """
         for known in self.filters.values():
             known.refresh()
         found = sorted(
@@ -96,6 +100,8 @@ class UpdateLog:
             known = updates[0].filter
             result.append(f'<filterSet><filter type="PropertyFilter">{known.moid}</filter>'.encode())
             for start in range(0, len(updates), 200):
+                if start:
+                    await asyncio.sleep(0)
                 chunk = updates[start : start + 200]
                 result.append("".join(known.write(update.moid, since, writer) for update in chunk).encode())
             result.append(known.missing(since, writer).encode() + b"</filterSet>")
@@ -239,8 +245,12 @@ class Filter(ManagedObject):
         """Return the `ObjectUpdate` element of one object."""
         left = self._left.get(moid)
         if left is not None:
+            if left.entered > since:  # came and went while this answer was being written
+                return ""
             return f'<objectSet><kind>leave</kind><obj type="{left.ref._wsdlName}">{moid}</obj></objectSet>'
-        member = self._members[moid]
+        member = self._members.get(moid)
+        if member is None:
+            return ""
         obj = member.obj
         if member.entered > since:
             kind, changes = "enter", [self._change(obj, read, writer, entering=True) for read in member.plan.reads]

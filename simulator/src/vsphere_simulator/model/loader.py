@@ -91,6 +91,8 @@ def _model_at(annotation: t.Any, loc: _Loc) -> type[BaseModel] | None:
         return _model_at(t.get_args(annotation)[0], loc)
     if origin in (t.Union, types.UnionType):
         members = [member for member in t.get_args(annotation) if isinstance(member, type)]
+        if len(models := [member for member in members if issubclass(member, BaseModel)]) == 1:
+            return _model_at(models[0], loc)  # optional
         tagged = [m for m in members if loc and _tag(m) == loc[0]]
         return _model_at(tagged[0], loc[1:]) if tagged else None
     if origin is list and loc:

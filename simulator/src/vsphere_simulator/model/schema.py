@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from vsphere_simulator.world.catalog import CATALOG
 
 RANGE = re.compile(r"\[(?P<first>\d+):(?P<last>\d+)\]")
+PUBLIC_KEY = re.compile(r"(ssh|ecdsa|sk)-\S+ [A-Za-z0-9+/=]+( .*)?")
 PCI_ADDRESS = r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$"
 PCI_ID = r"^[0-9a-f]{4}:[0-9a-f]{4}$"
 
@@ -95,6 +96,40 @@ class VirtualGpu(Strict):
     profile: str
 
 
+class GuestImage(Strict):
+    """What a guest is built from."""
+
+    suite: t.Literal["trixie", "bookworm"] = "trixie"
+    """Debian release."""
+    packages: list[str] = []
+    """Debian packages besides systemd, sshd and Python."""
+    components: list[t.Literal["main", "contrib", "non-free", "non-free-firmware"]] = ["main"]
+
+
+class GuestVolume(Strict):
+    """A directory or file of the simulator's machine that the guest sees."""
+
+    source: t.Annotated[str, Field(pattern=r"^/[^,\n]*$")]
+    target: t.Annotated[str, Field(pattern=r"^/[^,\n]*$")]
+    read_only: bool = False
+
+
+class Guest(Strict):
+    """A real guest (a container with systemd and sshd), where `serve` has a `--guest-command`."""
+
+    image: GuestImage = GuestImage()
+    """A suite's name is enough."""
+    volumes: list[GuestVolume] = []
+    environment: dict[t.Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
+    authorized_keys: list[t.Annotated[str, Field(pattern=f"^{PUBLIC_KEY.pattern}$")]] = []
+    """Public keys that may log in as root, besides the one of `--guest-key`."""
+
+    @field_validator("image", mode="before")
+    @classmethod
+    def _suite(cls, value: object) -> object:
+        return {"suite": value} if isinstance(value, str) else value
+
+
 VmGpu = t.Annotated[FixedGpu | DynamicGpu | VirtualGpu, Field(discriminator="mode")]
 
 
@@ -111,6 +146,8 @@ class VmShape(Strict):
     disks_gb: t.Annotated[list[Positive], Field(min_length=0)] = [40]
     extra_config: dict[str, str] = {}
     gpus: list[VmGpu] = []
+    guest: Guest | None = None
+    """Clones have a guest of their own like it."""
     folder: str | None = None
     """Folder below the data center's VM folder, `a/b` for one in another; made when it is not there."""
     power: t.Literal["on", "off"] = "off"

@@ -227,6 +227,7 @@ class _Builder:
         )
         datastore = self.stores[store] if store else next(iter(self.stores.values()))
         machine = VirtualMachine(self.site, name, host, datastore, config, template=template, moid=moid)
+        machine.recipe = shape.guest
         self.world.add(machine)
         machine.register(folder, host.cluster.pool)
         if shape.gpus:

@@ -36,7 +36,7 @@ def start(ctx: Context, cluster: Cluster, spec: t.Any, *, modify: bool) -> t.Any
 
 def check(spec: t.Any) -> None:
     """Raise NotSupported for a part of a cluster's configuration that the simulator does not have."""
-    given = set_fields(spec)
+    given = {key: value for key, value in set_fields(spec).items() if not _says_nothing(value)}
     proactive = given.pop("proactiveDrsConfig", None)
     if proactive is not None and proactive.enabled:
         raise vmodl.fault.NotSupported(msg="The operation is not supported: clusterConfigSpec.proactiveDrsConfig")
@@ -44,6 +44,11 @@ def check(spec: t.Any) -> None:
         raise vmodl.fault.NotSupported(msg=f"The operation is not supported: clusterConfigSpec.{key}")
     if "drsConfig" in given and (unknown := sorted(set_fields(spec.drsConfig).keys() - _DRS_FIELDS)):
         raise vmodl.fault.NotSupported(msg=f"The operation is not supported: drsConfig.{unknown[0]}")
+
+
+def _says_nothing(value: t.Any) -> bool:
+    """Whether a part of a specification is there without a field that is set, as some clients send it."""
+    return isinstance(value, DataObject) and all(_says_nothing(one) for one in set_fields(value).values())
 
 
 def apply(cluster: Cluster, spec: t.Any, *, modify: bool) -> None:

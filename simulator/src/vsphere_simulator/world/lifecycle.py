@@ -76,6 +76,7 @@ def power_off(ctx: Context, vm: VirtualMachine) -> t.Any:
                 vm.require_power("poweredOn", requested="poweredOff")
             await control.work(vm.site.timings.power_off, steps=2)
             vm.stop()
+            await vm.guest_settled()
 
     return ctx.world.start_task(vm, "VirtualMachine.powerOff", body, ctx.session)
 
@@ -88,7 +89,7 @@ def reset(ctx: Context, vm: VirtualMachine) -> t.Any:
             vm.host.require_connected()
             vm.require_power("poweredOn")
             await control.work(vm.site.timings.power_off, steps=2)
-            vm.start()
+            vm.restart()
 
     return ctx.world.start_task(vm, "VirtualMachine.reset", body, ctx.session)
 
@@ -107,6 +108,7 @@ def suspend(ctx: Context, vm: VirtualMachine) -> t.Any:
             vm.boot_time = None
             vm.release()
             vm.power_changed()
+            await vm.guest_settled()
 
     return ctx.world.start_task(vm, "VirtualMachine.suspend", body, ctx.session)
 
@@ -127,18 +129,28 @@ def check_suspend(vm: VirtualMachine) -> None:
 def shutdown_guest(vm: VirtualMachine) -> None:
     """Ask the guest to power off; ToolsUnavailable when it does not run."""
     _require_tools(vm)
-    _later(vm, vm.site.timings.guest_shutdown, vm.stop)
+    if vm.backed is not None:
+        vm.backed.shut_down()
+    else:
+        _later(vm, vm.site.timings.guest_shutdown, vm.stop)
 
 
 def reboot_guest(vm: VirtualMachine) -> None:
     """Ask the guest to restart; ToolsUnavailable when it does not run."""
     _require_tools(vm)
-    _later(vm, vm.site.timings.guest_shutdown, vm.start)
+    if vm.backed is not None:
+        vm.restart()
+    else:
+        _later(vm, vm.site.timings.guest_shutdown, vm.start)
 
 
 def _require_tools(vm: VirtualMachine) -> None:
     vm.host.require_connected()
     vm.require_power("poweredOn")
+    if vm.inside is None:
+        raise vim.fault.ToolsUnavailable(
+            msg="Cannot complete operation because VMware Tools is not running in this virtual machine."
+        )
 
 
 def _later(vm: VirtualMachine, seconds: float, action: t.Callable[[], None]) -> None:

@@ -141,6 +141,7 @@ def copy_of_machine(
     config.settings.pop("managedBy", None)
     machine = type(source)(site, name, host, store, config, template=template, moid=moid)
     machine.network = source.network if source.network in host.networks else machine.network
+    machine.recipe = source.recipe
     if config.blueprint is None:
         config.devices = dev.linked(_copied(device, machine, store) for device in config.devices or ())
     else:
@@ -232,5 +233,6 @@ def destroy(ctx: Context, vm: VirtualMachine) -> t.Any:
             await control.work(vm.site.timings.destroy, steps=1)
             vm.check_can_go()
             vm.vanish()
+            await vm.guest_settled()
 
     return ctx.world.start_task(vm, "VirtualMachine.destroy", body, ctx.session)

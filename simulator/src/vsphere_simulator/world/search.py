@@ -76,7 +76,7 @@ class SearchIndex(ManagedObject):
         key = dns_name.lower()
         if not vm_search:
             return self._hosts(datacenter, lambda host: host.name.lower() == key)
-        return self._machines(datacenter, lambda vm: vm.is_on and vm.name.lower() == key)
+        return self._machines(datacenter, lambda vm: vm.inside is not None and vm.inside[0].lower() == key)
 
     @method("FindByIp")
     def by_ip(self, ip: str, vm_search: bool, datacenter: Datacenter | None = None) -> Entity | None:
@@ -88,7 +88,7 @@ class SearchIndex(ManagedObject):
         """All machines or hosts with this address."""
         if not vm_search:
             return self._hosts(datacenter, lambda host: ip in (host.name, host_services.address(host)))
-        return self._machines(datacenter, lambda vm: vm.is_on and vm_facts.address(vm) == ip)
+        return self._machines(datacenter, lambda vm: vm.inside is not None and vm.inside[1] == ip)
 
     @method("FindByDatastorePath")
     def by_datastore_path(self, datacenter: Datacenter, path: str) -> Entity | None:

@@ -11,6 +11,7 @@ from vsphere_simulator.world.images import Images
 from vsphere_simulator.world.tags import Tags
 
 if t.TYPE_CHECKING:
+    from vsphere_simulator.guests.guests import Guests
     from vsphere_simulator.kernel.registry import World
     from vsphere_simulator.world.host import HostSystem
     from vsphere_simulator.world.patches import Package
@@ -35,6 +36,8 @@ class Site:
     """Bundle URL -> what it holds."""
     tags: Tags = dataclasses.field(default_factory=Tags)
     images: Images = dataclasses.field(default_factory=Images)
+    guests: Guests | None = None
+    """Real guests of machines whose model has a `guest`; None: all guests are made up."""
 
     def flag(self, key: str) -> bool:
         """Whether a vCenter setting is true."""

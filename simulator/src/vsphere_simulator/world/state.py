@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import typing as t
 
+from vsphere_simulator.model.schema import Guest
 from vsphere_simulator.world import codec, snapshots, vgpu
 from vsphere_simulator.world.build import blueprint, furnish_host, new_site
 from vsphere_simulator.world.compute import Cluster, Compute, DrsSettings, Standalone
@@ -138,7 +139,7 @@ def _dump_machine(vm: VirtualMachine) -> Json:
         },
         "config": _dump_config(vm.config),
         "snapshots": snapshots.dump(vm, _dump_config),
-    }
+    } | ({"guest": vm.recipe.model_dump()} if vm.recipe is not None else {})
 
 
 _PLAIN = tuple(
@@ -274,6 +275,7 @@ class _Restorer:
         config = _load_config(data["config"])
         vm = VirtualMachine(self.site, data["name"], host, store, config, template=data["template"], moid=moid)
         vm.network = self._entity(data["network"]) if data["network"] else None
+        vm.recipe = Guest.model_validate(data["guest"]) if "guest" in data else None
         for name in ("directory", "power", "suspended_with"):
             setattr(vm, name, data[name])
         vm.boot_time = dt.datetime.fromisoformat(data["boot_time"]) if data["boot_time"] else None

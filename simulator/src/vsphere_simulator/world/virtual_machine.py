@@ -8,14 +8,16 @@ import typing as t
 
 from vsphere_simulator.kernel.objects import method
 from vsphere_simulator.vmomi import vim, vmodl
-from vsphere_simulator.world import instant_clone, lifecycle, migration, provisioning, reconfigure, snapshots
+from vsphere_simulator.world import instant_clone, lifecycle, migration, provisioning, reconfigure, snapshots, vm_facts
 from vsphere_simulator.world.devices import copy_of, is_dynamic
 from vsphere_simulator.world.entity import Entity
 from vsphere_simulator.world.environment import MachineEnvironmentBrowser
 from vsphere_simulator.world.vm_properties import VmProperties
 
 if t.TYPE_CHECKING:
+    from vsphere_simulator.guests.keeper import Keeper
     from vsphere_simulator.kernel.objects import Context, ManagedObject
+    from vsphere_simulator.model.schema import Guest
     from vsphere_simulator.world import vgpu
     from vsphere_simulator.world.folders import Folder
     from vsphere_simulator.world.host import HostSystem
@@ -67,6 +69,8 @@ class VirtualMachine(VmProperties):
         self.suspended_with: str | None = None
         """vGPU manager that ran when the machine was suspended with vGPUs; resume needs the same."""
         self.snapshots = snapshots.Snapshots(self)
+        self.recipe: Guest | None = None
+        """What real guest it has where the simulator has a guest command."""
         self._lock: asyncio.Lock | None = None
 
     # --- where it belongs ---
@@ -99,6 +103,7 @@ class VirtualMachine(VmProperties):
         self.host.machines_changed.fire()
         self.world.remove(self.environment)
         self.world.remove(self)
+        self._guest_follows()
 
     def _leave_pool(self) -> None:
         if self.pool is not None:
@@ -269,8 +274,46 @@ class VirtualMachine(VmProperties):
 
     def power_changed(self) -> None:
         """Tell who watches that the power state has changed."""
-        self.world.changed(self, "runtime", "summary.runtime", "summary.quickStats", "guest", "summary.guest")
+        self.world.changed(self, "runtime", "summary.runtime")
+        self.guest_changed()
         self.host.machines_changed.fire()
+        self._guest_follows()
+
+    def restart(self) -> None:
+        """Be powered on anew, without having been off."""
+        self.start()
+        if self.backed is not None:
+            self.backed.restart()
+
+    # --- its guest ---
+
+    @property
+    def backed(self) -> Keeper | None:
+        """Who keeps its real guest; None for a guest that is made up."""
+        return self.site.guests.of(self) if self.site.guests is not None else None
+
+    @property
+    def inside(self) -> tuple[str, str] | None:
+        """Host name and address that the guest tells; None while its tools do not run."""
+        if not self.is_on:
+            return None
+        if self.backed is None:
+            return self.name, vm_facts.address(self)
+        entry = self.backed.entry
+        return (entry.hostname, entry.address) if entry is not None else None
+
+    def guest_changed(self) -> None:
+        """Tell who watches what the guest tells."""
+        self.world.changed(self, "guest", "summary.guest", "summary.quickStats", "guestHeartbeatStatus")
+
+    def _guest_follows(self) -> None:
+        if self.site.guests is not None:
+            self.site.guests.follow(self)
+
+    async def guest_settled(self) -> None:
+        """Wait for a real guest to be as the machine is; its failure is an event, not a fault."""
+        if self.site.guests is not None:
+            await self.site.guests.settled(self)
 
     # --- operations ---
 

@@ -235,36 +235,39 @@ def runtime(vm: VirtualMachine) -> t.Any:
 
 
 def address(vm: VirtualMachine) -> str:
-    """The address its guest shows while it runs, made from its id."""
+    """The address that a made-up guest shows while it runs, made from the machine's id."""
     number = int(vm.moid.rsplit("-", 1)[-1])
     return f"10.{number >> 16 & 0xFF}.{number >> 8 & 0xFF}.{number & 0xFF}"
 
 
 def _guest_values(vm: VirtualMachine) -> dict[str, t.Any]:
     full_name = GUEST_NAMES.get(vm.config.guest_id, vm.config.guest_id)
+    host_name, ip_address = vm.inside or (None, None)
+    up = vm.inside is not None
     return {
-        "toolsStatus": "toolsOk" if vm.is_on else "toolsNotRunning",
+        "toolsStatus": "toolsOk" if up else "toolsNotRunning",
         "toolsVersionStatus2": "guestToolsUnmanaged",
         "toolsVersionStatus": "guestToolsUnmanaged",
-        "toolsRunningStatus": "guestToolsRunning" if vm.is_on else "guestToolsNotRunning",
-        "guestId": vm.config.guest_id if vm.is_on else None,
-        "guestFullName": full_name if vm.is_on else None,
-        "hostName": vm.name if vm.is_on else None,
-        "ipAddress": address(vm) if vm.is_on else None,
+        "toolsRunningStatus": "guestToolsRunning" if up else "guestToolsNotRunning",
+        "guestId": vm.config.guest_id if up else None,
+        "guestFullName": full_name if up else None,
+        "hostName": host_name,
+        "ipAddress": ip_address,
         "hwVersion": f"vmx-{vm.config.hardware_version:02d}",
     }
 
 
 def guest(vm: VirtualMachine) -> t.Any:
-    """GuestInfo: a guest with open-vm-tools that is up as soon as the machine is."""
+    """GuestInfo: a guest with open-vm-tools; one that is made up is up as soon as the machine is."""
     nics = []
-    if vm.is_on:
+    up = vm.inside is not None
+    if vm.inside is not None:
         cards = [device for device in vm.devices if isinstance(device, vim.vm.device.VirtualEthernetCard)]
         nics = [
             make(
                 vim.vm.GuestInfo.NicInfo,
                 network=getattr(card.backing, "deviceName", None),
-                ipAddress=[address(vm)] if card is cards[0] else [],
+                ipAddress=[vm.inside[1]] if card is cards[0] else [],
                 macAddress=card.macAddress,
                 connected=True,
                 deviceConfigId=card.key,
@@ -275,12 +278,12 @@ def guest(vm: VirtualMachine) -> t.Any:
         vim.vm.GuestInfo,
         toolsVersion="12389",
         toolsInstallType="guestToolsTypeOpenVMTools",
-        guestFamily="linuxGuest" if vm.is_on else None,
+        guestFamily="linuxGuest" if up else None,
         net=nics,
-        guestState="running" if vm.is_on else "notRunning",
-        guestOperationsReady=vm.is_on,
+        guestState="running" if up else "notRunning",
+        guestOperationsReady=up,
         interactiveGuestOperationsReady=False,
-        guestStateChangeSupported=vm.is_on,
+        guestStateChangeSupported=up,
         **_guest_values(vm),
     )
 
@@ -329,7 +332,7 @@ def summary(vm: VirtualMachine) -> t.Any:
             overallCpuUsage=50 * vm.cpus if vm.is_on else 0,
             guestMemoryUsage=vm.memory_mb // 10 if vm.is_on else 0,
             hostMemoryUsage=vm.memory_mb if vm.is_on else 0,
-            guestHeartbeatStatus="green" if vm.is_on else "gray",
+            guestHeartbeatStatus="green" if vm.inside is not None else "gray",
             uptimeSeconds=0 if vm.boot_time is None else int((vm.world.clock.now() - vm.boot_time).total_seconds()),
         ),
         overallStatus="green",

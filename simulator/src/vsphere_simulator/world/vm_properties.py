@@ -114,7 +114,7 @@ class VmProperties(Entity):
 
     @prop("guestHeartbeatStatus")
     def _heartbeat(self) -> str:
-        return "green" if self._vm.is_on else "gray"
+        return "green" if self._vm.inside is not None else "gray"
 
     @prop("capability")
     def _capability(self) -> t.Any:
