@@ -39,7 +39,7 @@ lint: test-env ## Formatting, lint, types, collection sanity (about 2 minutes)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p ansible_collections.gpuops.vsphere.plugins
-	$(BIN)/mypy simulator/src tools/demo.py tools/lab.py tools/guest tools/guestlib tools/bench
+	$(BIN)/mypy simulator/src tools/demo.py tools/lab.py tools/guest tools/guestlib tools/bench tools/molecule_runs.py
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline
 	$(BIN)/antsibull-changelog lint
 	tools/sanity
@@ -57,6 +57,10 @@ fidelity: test-env ## The simulator under clients of others: Ansible collections
 integration: test-env ## Modules and playbooks against the simulator over TLS (about 4 minutes)
 	$(PYTEST) -n 2 --dist loadfile tests/integration
 
+.PHONY: molecule
+molecule: test-env ## Every role's scenario on real guests (root, podman; under 20 minutes); one role: make molecule ROLE=x
+	tools/molecule test $(ROLE)
+
 .PHONY: bench
 bench: test-env ## How the simulator carries 1,000 hosts and 10,000 machines: a table (2 minutes)
 	$(BIN)/python tools/bench/simulator.py $(ARGS)
@@ -66,7 +70,7 @@ simulator-docs: test-env ## Write the simulator's list of methods into its docum
 	$(BIN)/python -m vsphere_simulator.cli methods --into docs/simulator.md
 
 .PHONY: ci
-ci: test lab-guests fidelity ## What CI runs (25 minutes)
+ci: test lab-guests fidelity molecule ## What CI runs (45 minutes)
 
 .PHONY: lock
 lock: controller ## Resolve pyproject.toml into requirements/*.txt anew
