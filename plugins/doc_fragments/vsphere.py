@@ -55,6 +55,7 @@ options:
     default: ~/.ansible/gpuops/sessions
 requirements:
   - pyvmomi >= 9.1
+  - lxml >= 6.0 (optional, makes large reads several times faster)
 notes:
   - Runs on the controller. Set C(connection) to V(local) and C(ansible_python_interpreter)
     to V({{ ansible_playbook_python }}).

@@ -16,7 +16,7 @@ import types
 import typing as t
 import xml.parsers.expat
 
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere import transport
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere import fastxml, transport
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import (
     BadAnswerError,
     ConnectionFailedError,
@@ -28,6 +28,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors impo
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import ConnectionOptions
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import (
     IMPORT_ERROR,
+    SoapResponseDeserializer,
     SoapStubAdapter,
     vim,
     vmodl,
@@ -72,18 +73,35 @@ class Stub(SoapStubAdapter):
         except OSError as error:
             raise transport.connection_error(error, self._client.options) from error
 
-    def InvokeMethod(self, mo: t.Any, info: t.Any, args: t.Any, outerStub: t.Any = None) -> t.Any:  # noqa: N802, N803
+    def InvokeMethod(  # noqa: N802 - pyVmomi's name
+        self,
+        mo: t.Any,
+        info: t.Any,
+        args: t.Any,
+        outerStub: t.Any = None,  # noqa: N803 - pyVmomi's name
+    ) -> t.Any:
         """Call one method. Raises vSphere faults as they are, and GpuOpsError for the connection."""
+        return self._renewing(mo, info, lambda: self._base.InvokeMethod(mo, info, args, outerStub))
+
+    def bulk(self, collector: t.Any, method: str, arguments: list[t.Any], keep: fastxml.Keep) -> t.Any:
+        """Call a method of a property collector that answers with a page of objects, and read that fast.
+
+        Raises as InvokeMethod does.
+        """
+        info = type(collector)._GetMethodInfo(method)
+        return self._renewing(collector, info, lambda: self._page(collector, info, arguments, keep))
+
+    def _renewing(self, mo: t.Any, info: t.Any, send: t.Callable[[], t.Any]) -> t.Any:
         used = self._client.generation
         try:
-            return self._call(mo, info, args, outerStub)
+            return self._call(info, send)
         except vim.fault.NotAuthenticated:
             if self._client.closing or info.wsdlName in _LOGIN_METHODS:
                 raise
         self._client.renew(used)
         if isinstance(mo, (vmodl.query.PropertyCollector, vmodl.query.PropertyCollector.Filter, vim.view.View)):
             raise SessionRenewed
-        return self._call(mo, info, args, outerStub)
+        return self._call(info, send)
 
     @property
     def cookie_value(self) -> str:
@@ -98,11 +116,32 @@ class Stub(SoapStubAdapter):
         """Close the idle pooled connections."""
         self._base.DropConnections()
 
-    def _call(self, mo: t.Any, info: t.Any, args: t.Any, outer_stub: t.Any) -> t.Any:
+    def _page(self, mo: t.Any, info: t.Any, arguments: list[t.Any], keep: fastxml.Keep) -> t.Any:
+        connection = self.GetConnection()
+        try:
+            headers = {"Cookie": self.cookie, "SOAPAction": self.versionId, "Content-Type": "text/xml; charset=utf-8"}
+            connection.request("POST", self.path, self._base.SerializeRequest(mo, info, arguments), headers)
+            answer = connection.getresponse()
+            if answer.status == http.client.OK:
+                page = fastxml.read_page(answer, self, keep)
+            elif answer.status == http.client.INTERNAL_SERVER_ERROR:
+                page = SoapResponseDeserializer(self).Deserialize(answer.read(), info.result)
+            else:
+                raise http.client.HTTPException(f"{answer.status} {answer.reason}")  # noqa: TRY301 - as pyVmomi does
+        except BaseException:
+            # What is left of the answer would be taken for the next one's.
+            connection.close()
+            raise
+        self._base.ReturnConnection(connection)
+        if isinstance(page, Exception):
+            raise page
+        return page
+
+    def _call(self, info: t.Any, send: t.Callable[[], t.Any]) -> t.Any:
         client = self._client
         client.count(info.wsdlName)
         try:
-            return self._base.InvokeMethod(mo, info, args, outer_stub)
+            return send()
         except xml.parsers.expat.ExpatError as error:
             raise BadAnswerError(
                 f"{client.options.endpoint} answered {info.wsdlName} with something that is not SOAP. "

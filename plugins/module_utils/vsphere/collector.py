@@ -9,6 +9,7 @@ import dataclasses
 import time
 import typing as t
 
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere import fastxml
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import READ_ATTEMPTS, Client, SessionRenewed
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import (
     ConnectionFailedError,
@@ -60,26 +61,51 @@ def all_of(client: Client, kind: type, *then: t.Any) -> t.Any:
     return start(client.view(kind), along, skip=True)
 
 
-def retrieve(client: Client, objects: t.Callable[[], list[t.Any]], properties: list[t.Any]) -> list[Row]:
+def retrieve(
+    client: Client,
+    objects: t.Callable[[], list[t.Any]],
+    properties: list[t.Any],
+    *,
+    keep: fastxml.Keep | None = None,
+    page_size: int | None = None,
+) -> list[Row]:
     """Properties of many objects in one request (and its pages).
 
     What the account may not read is absent, and its row says so: one such object must not fail the others.
-    `objects` builds the object specs; it is called again when the session was renewed. Raises GpuOpsError.
+    `objects` builds the object specs; it is called again when the session was renewed. `keep` names for list
+    properties the types of the items that are wanted; others are left out. Raises GpuOpsError.
     """
+    kept = keep or {}
 
     def body() -> list[Row]:
         spec = vmodl.query.PropertyCollector.FilterSpec(objectSet=objects(), propSet=properties)
-        options = vmodl.query.PropertyCollector.RetrieveOptions()
-        page = client.collector.RetrievePropertiesEx([spec], options)
+        options = vmodl.query.PropertyCollector.RetrieveOptions(maxObjects=page_size)
+        page = _call(client, "RetrievePropertiesEx", [[spec], options], kept)
         rows: list[Row] = []
         while page is not None:
             rows += [_row(content) for content in page.objects]
-            page = client.collector.ContinueRetrievePropertiesEx(page.token) if page.token else None
+            page = _call(client, "ContinueRetrievePropertiesEx", [page.token], kept) if page.token else None
         return rows
 
     rows = client.read(body)
     client.names.update({row.moid: row.props["name"] for row in rows if "name" in row.props})
     return rows
+
+
+def _call(client: Client, method: str, arguments: list[t.Any], keep: fastxml.Keep) -> t.Any:
+    """One page of a bulk read, by lxml where that is installed."""
+    if fastxml.AVAILABLE:
+        return client.stub.bulk(client.collector, method, arguments, keep)
+    page = getattr(client.collector, method)(*arguments)
+    for item in [item for content in page.objects for item in content.propSet] if page is not None and keep else ():
+        if item.name in keep:
+            item.val = type(item.val)(value for value in item.val if wsdl_name(value) in keep[item.name])
+    return page
+
+
+def wsdl_name(value: t.Any) -> str:
+    """The name of a value's type on the wire, for example `VirtualPCIPassthrough`."""
+    return str(type(value)._wsdlName)
 
 
 def _row(content: t.Any) -> Row:

@@ -14,14 +14,25 @@ import typing as t
 IMPORT_ERROR: str | None = None
 
 try:
+    from pyVmomi import VmomiSupport as support  # noqa: N813 - a module, its name notwithstanding
     from pyVmomi import vim, vmodl
-    from pyVmomi.SoapAdapter import SoapStubAdapter
+    from pyVmomi.Iso8601 import ParseISO8601 as parse_iso8601  # noqa: N813 - a function
+    from pyVmomi.SoapAdapter import SoapResponseDeserializer, SoapStubAdapter
     from pyVmomi.VmomiSupport import versionMap as VERSION_MAP  # noqa: N814 - a table, and constant
 except ImportError:
     IMPORT_ERROR = traceback.format_exc()
     if not t.TYPE_CHECKING:
-        vim = vmodl = None
+        vim = vmodl = support = parse_iso8601 = SoapResponseDeserializer = None
         SoapStubAdapter = object
         VERSION_MAP = {}
 
-__all__ = ["IMPORT_ERROR", "VERSION_MAP", "SoapStubAdapter", "vim", "vmodl"]
+__all__ = [
+    "IMPORT_ERROR",
+    "VERSION_MAP",
+    "SoapResponseDeserializer",
+    "SoapStubAdapter",
+    "parse_iso8601",
+    "support",
+    "vim",
+    "vmodl",
+]

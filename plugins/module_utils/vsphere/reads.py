@@ -70,6 +70,9 @@ VM_PATHS = (
 # What tells whether the virtual machines on a host keep it from maintenance mode.
 GUEST_PATHS = ("name", "runtime.powerState", "runtime.host", "config.managedBy", "config.hardware.device")
 
+# Of a machine's devices (a dozen or more) only these tell anything about GPUs.
+KEEP = {"config.hardware.device": ("VirtualPCIPassthrough",)}
+
 
 class Found(dict[str, F]):
     """Facts by name."""
@@ -226,7 +229,12 @@ def _read(
 def _with_fields(client: Client, objects: t.Callable[[], list[t.Any]], wanted: list[t.Any]) -> list[Row]:
     """Retrieve, and in the same request the definitions of custom attributes, which give the intent's key."""
     manager = client.content.customFieldsManager
-    return retrieve(client, lambda: [*objects(), start(manager)], [*wanted, paths(vim.CustomFieldsManager, "field")])
+    return retrieve(
+        client,
+        lambda: [*objects(), start(manager)],
+        [*wanted, paths(vim.CustomFieldsManager, "field")],
+        keep=KEEP,
+    )
 
 
 def _intent_key(rows: t.Iterable[Row]) -> int | None:
