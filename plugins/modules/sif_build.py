@@ -30,8 +30,11 @@ options:
     type: str
     default: ""
   base:
-    description: Image file on this host that the definition is built on (C(Bootstrap: localimage)).
-    type: path
+    description:
+      - Image that the definition is built on (C(Bootstrap: localimage)), a name in O(store) or the path of a file.
+        The definition has C(@base@) where its path goes.
+    type: str
+    default: ""
   user:
     description: Ordinary user who builds; needs ranges of subordinate ids.
     type: str
@@ -172,7 +175,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "definition": {"type": "str", "required": True},
             "package_date": {"type": "str", "default": ""},
-            "base": {"type": "path"},
+            "base": {"type": "str", "default": ""},
             "user": {"type": "str", "required": True},
             "store": {"type": "path", "required": True},
             "work_directory": {"type": "path", "default": "/var/tmp"},  # noqa: S108 a directory of one's own is made in it
@@ -202,7 +205,7 @@ def _run(module: AnsibleModule) -> dict[str, t.Any]:
         name=params["name"],
         definition=params["definition"],
         package_date=params["package_date"],
-        base=params["base"] or "",
+        base=params["base"],
         user=params["user"],
         store=pathlib.Path(params["store"]),
         work=pathlib.Path(params["work_directory"]),
@@ -213,7 +216,7 @@ def _run(module: AnsibleModule) -> dict[str, t.Any]:
         space=params["min_free_mb"] << 20,
     )
     runtime = Runtime(module, params["runtime"])
-    wanted = build.plan(order)
+    wanted = build.plan(order, assume_base=module.check_mode)
     entry = wanted.present
     try:
         build.check_host(order, runtime, building=entry is None)

@@ -59,16 +59,21 @@ class Wanted:
     unpushed: tuple[str, ...]
 
 
-def plan(order: Order) -> Wanted:
-    """Compare the order with the store. Reads only."""
+BASE_TOKEN = "@base@"
+"""Stands in a definition for the file of the image that it is built on."""
+
+
+def plan(order: Order, *, assume_base: bool = False) -> Wanted:
+    """Compare the order with the store. Reads only.
+
+    `assume_base` lets the image that this one is built on be missing, as it is in check mode on a new build host.
+    """
     images.checked_name(order.name)
     images.checked_date(order.package_date)
-    base_digest = ""
-    if order.base:
-        base = pathlib.Path(order.base)
-        if not base.exists():
-            raise ContainerError("no_base", f"{base}, which {order.name} is built on, is not there; build it first.")
-        base_digest = sha256_of(base)
+    base = base_of(order)
+    base_digest = sha256_of(base) if base is not None and base.exists() else ""
+    if order.base and not base_digest and not assume_base:
+        raise ContainerError("no_base", f"{order.base}, which {order.name} is built on, is not there; build it first.")
     digest = images.definition_hash(order.definition, order.package_date, base_digest)
     version = images.version_of(digest, order.package_date)
     index = DirectoryPlace(order.store).index(order.name) or Index(order.name)
@@ -83,6 +88,14 @@ def plan(order: Order) -> Wanted:
     done = _pushed(order)
     unpushed = tuple(target for target in order.push if entry is None or version not in done.get(target, ()))
     return Wanted(version, digest, index, entry, reason, unpushed)
+
+
+def base_of(order: Order) -> pathlib.Path | None:
+    """File of the image that this one is built on: a path, or the current version of an image of the store."""
+    if not order.base or order.base.startswith("/"):
+        return pathlib.Path(order.base) if order.base else None
+    index = DirectoryPlace(order.store).index(images.checked_name(order.base))
+    return order.store / order.base / f"{index.current}.sif" if index else None
 
 
 def check_host(order: Order, runtime: Runtime, *, building: bool) -> None:
@@ -113,7 +126,8 @@ def build(order: Order, wanted: Wanted, runtime: Runtime) -> Version:
             images.LABEL_HASH: wanted.definition_hash,
             images.LABEL_DATE: order.package_date or "none",
         }
-        definition.write_text(images.labelled(order.definition, labels), encoding="utf-8")
+        text = order.definition.replace(BASE_TOKEN, str(base_of(order) or BASE_TOKEN))
+        definition.write_text(images.labelled(text, labels), encoding="utf-8")
         definition.chmod(0o644)
         image = scratch / f"{order.name}.sif"
         runtime.build(order.user, definition, image, scratch)

@@ -18,7 +18,7 @@ class ContainerError(Exception):
         self.code = code
 
 
-BROUGHT_BY_ROLES = frozenset({"no_runtime", "no_user", "no_subids", "no_key", "no_base"})
+BROUGHT_BY_ROLES = frozenset({"no_runtime", "no_user", "no_subids", "no_key"})
 """Codes of what an earlier step of the same run mends: in check mode they are warnings."""
 
 
