@@ -110,14 +110,11 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu import guest_fa
 
 GRIDD_CONF = Path("/etc/nvidia/gridd.conf")
 TOKENS = Path("/etc/nvidia/ClientConfigToken")
+MODULES = Path("/sys/module")
 PCI_DEVICES = Path("/sys/bus/pci/devices")
 DISPLAY_CLASSES = ("0x0300", "0x0302")
 MODPROBE_D = ("/etc/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d", "/run/modprobe.d")
-    "/etc/modprobe.d/*.conf",
-    "/usr/lib/modprobe.d/*.conf",
-    "/lib/modprobe.d/*.conf",
-    "/run/modprobe.d/*.conf",
-)
+GRIDD_STATE = ("LoadState", "ActiveState", "ActiveEnterTimestampMonotonic", "InvocationID")
 PROGRAM_TIMEOUT = "60"
 
 
@@ -166,9 +163,7 @@ class Guest:
 
     def gridd(self) -> read.Gridd:
         """The licence daemon, with the end of its log where it runs or has failed."""
-        show = self.run(
-            "systemctl", "show", "nvidia-gridd", "-p", "LoadState,ActiveState,ActiveEnterTimestampMonotonic"
-        )
+        show = self.run("systemctl", "show", "nvidia-gridd", "-p", ",".join(GRIDD_STATE))
         state = dict(line.split("=", 1) for line in show[1].splitlines() if "=" in line)
         present = state.get("LoadState") == "loaded"
         active = state.get("ActiveState") == "active"
@@ -176,10 +171,9 @@ class Guest:
         began = time.time() - time.monotonic() + int(state.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
         stale = active and any(path.stat().st_ctime > began for path in changed)
         log: list[str] = []
-        if present:
-            _code, out, _err = self.run(
-                "journalctl", "-u", "nvidia-gridd", "-b", "-n", "5", "-o", "cat", "--no-pager", "-q"
-            )
+        if state.get("InvocationID"):  # only what this run of the daemon says
+            invocation = f"_SYSTEMD_INVOCATION_ID={state['InvocationID']}"
+            _code, out, _err = self.run("journalctl", invocation, "-n", "5", "-o", "cat", "--no-pager", "-q")
             log = [line for line in out.splitlines() if line.strip()]
         return read.Gridd(present, active, stale, read.parse_feature_type(text_of(GRIDD_CONF)), tuple(log))
 
@@ -216,8 +210,10 @@ class Guest:
             installed=self.installed(kernel),
             loaded=loaded,
             smi_error=(said[0] if said else f"exit code {code}") if code else "",
-            nouveau_loaded="nouveau" in read.parse_modules(text_of(Path("/proc/modules"))),
-            nouveau_blocked=read.blocks_nouveau(text_of(path) for place in MODPROBE_D for path in Path(place).glob("*.conf")),
+            nouveau_loaded=(MODULES / "nouveau").is_dir(),
+            nouveau_blocked=read.blocks_nouveau(
+                text_of(path) for place in MODPROBE_D for path in Path(place).glob("*.conf")
+            ),
             gpus=gpus,
             pci=self.pci(),
             gridd=self.gridd(),

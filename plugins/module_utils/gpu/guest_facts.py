@@ -139,11 +139,6 @@ def parse_smi(text: str) -> tuple[str, tuple[Gpu, ...]]:
     )
 
 
-def parse_modules(text: str) -> frozenset[str]:
-    """Return the names of loaded kernel modules, from /proc/modules."""
-    return frozenset(line.split(" ", 1)[0] for line in text.splitlines() if line)
-
-
 def parse_dkms(text: str) -> str:
     """Return the driver version that DKMS knows (the last, if several), from `dkms status`; empty if none."""
     versions = [found["version"] for found in map(_DKMS.match, text.splitlines()) if found]
