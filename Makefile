@@ -51,6 +51,7 @@ unit: test-env ## Tests of pure code and of the simulator (about 1 minute)
 .PHONY: fidelity
 fidelity: test-env ## The simulator under clients of others: Ansible collections, pyVmomi, govc built first (10 minutes; again: 6)
 	@tools/venv fidelity .cache/fidelity
+	@tools/govc-build
 	$(PYTEST) -n 2 --dist loadgroup -m clients simulator/tests
 
 .PHONY: integration
