@@ -223,6 +223,11 @@ class Client:
             self._collector = None
             self.stub.drop_connections()
 
+    @property
+    def api_version(self) -> tuple[int, ...]:
+        """The vCenter's API version, for example (8, 0, 3, 0)."""
+        return tuple(int(part) for part in str(self.content.about.apiVersion).split(".") if part.isdigit())
+
     def count(self, method: str) -> None:
         """Count one request. Called by the stub, from any thread."""
         with self._counting:

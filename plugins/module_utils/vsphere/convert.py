@@ -77,6 +77,8 @@ def host_facts(moid: str, props: Props, *, cluster: str | None, intent_key: int 
             for info in props.get("config.graphicsInfo") or ()
         ),
         vgpu_types=tuple(props.get("config.sharedPassthruGpuTypes") or ()),
+        vgpu_suspend=_capable(props, "suspendSupported"),
+        vgpu_migrate=_capable(props, "migrateSupported"),
         version=props.get("config.product.version"),
         build=props.get("config.product.build"),
         reboot_pending=bool(props.get("summary.rebootRequired")) and not waits,
@@ -99,6 +101,11 @@ def _graphics_config(config: t.Any) -> GraphicsConfig | None:
             for device in config.deviceType or ()
         ),
     )
+
+
+def _capable(props: Props, what: str) -> tuple[str, ...]:
+    """The vGPU profiles of a host that can do something (a field of HostSharedGpuCapabilities)."""
+    return tuple(item.vgpu for item in props.get("config.sharedGpuCapabilities") or () if getattr(item, what))
 
 
 def _function(device: t.Any, info: t.Any) -> PciFunction:
@@ -162,6 +169,10 @@ def vm_facts(moid: str, props: Props, *, host_names: t.Mapping[str, str], intent
     """A virtual machine's facts from `reads.VM_PATHS`."""
     host = props.get("runtime.host")
     devices = props.get("config.hardware.device") or ()
+    groups = {
+        group.groupInstanceKey: getattr(group, "deviceGroupName", "")
+        for group in getattr(props.get("config.deviceGroups"), "deviceGroup", None) or ()
+    }
     return VmFacts(
         name=plain_name(props.get("name", moid)),
         moid=moid,
@@ -182,7 +193,7 @@ def vm_facts(moid: str, props: Props, *, host_names: t.Mapping[str, str], intent
             if option.key.lower().startswith("pcipassthru.")
         },
         gpus=tuple(
-            _attachment(device)
+            _in_group(_attachment(device), device, groups)
             for device in devices
             if isinstance(device, vim.vm.device.VirtualPCIPassthrough) and isinstance(device.backing, _backings())
         ),
@@ -199,6 +210,18 @@ def _hardware_version(text: str | None) -> int:
 def _backings() -> tuple[type, ...]:
     kind = vim.vm.device.VirtualPCIPassthrough
     return (kind.DeviceBackingInfo, kind.DynamicBackingInfo, kind.VmiopBackingInfo)
+
+
+def _in_group(attachment: GpuAttachment, device: t.Any, groups: t.Mapping[int, str]) -> GpuAttachment:
+    info = device.deviceGroupInfo
+    if info is None:
+        return attachment
+    return dataclasses.replace(
+        attachment,
+        group=groups.get(info.groupInstanceKey, ""),
+        group_key=info.groupInstanceKey,
+        sequence=info.sequenceId,
+    )
 
 
 def _attachment(device: t.Any) -> GpuAttachment:

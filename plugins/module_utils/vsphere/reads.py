@@ -49,6 +49,7 @@ HOST_PATHS = (
     "config.graphicsInfo",
     "config.graphicsConfig",
     "config.sharedPassthruGpuTypes",
+    "config.sharedGpuCapabilities",
 )
 VM_PATHS = (
     "name",
@@ -65,8 +66,11 @@ VM_PATHS = (
     "config.memoryAllocation.reservation",
     "config.cpuHotAddEnabled",
     "config.memoryHotAddEnabled",
-    "config.extraConfig",
 )
+# Dozens of keys a machine, of which a few matter: read for the machines that are named only.
+EXTRA_CONFIG_PATH = "config.extraConfig"
+# Since vSphere 8; an older vCenter refuses a read that names it.
+DEVICE_GROUPS_PATH = "config.deviceGroups"
 # What tells whether the virtual machines on a host keep it from maintenance mode.
 GUEST_PATHS = ("name", "runtime.powerState", "runtime.host", "config.managedBy", "config.hardware.device")
 
@@ -185,9 +189,12 @@ def read_vms(
 ) -> Found[VmFacts]:
     """Facts of the named virtual machines, of those on hosts read before, or of all (templates included).
 
-    Unknown names are absent. Raises GpuOpsError.
+    `extra_config` is filled for the named ones only. Unknown names are absent. Raises GpuOpsError.
     """
-    wanted = [paths(vim.VirtualMachine, *VM_PATHS), paths(vim.HostSystem, "name")]
+    more = () if names is None else (EXTRA_CONFIG_PATH,)
+    if client.api_version >= (8,):
+        more = (*more, DEVICE_GROUPS_PATH)
+    wanted = [paths(vim.VirtualMachine, *VM_PATHS, *more), paths(vim.HostSystem, "name")]
     if on_hosts is None:
         rows, known = _read(client, vim.VirtualMachine, names, wanted, [traversal(vim.VirtualMachine, "runtime.host")])
     else:

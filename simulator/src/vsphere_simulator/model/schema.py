@@ -66,6 +66,8 @@ class Gpu(Strict):
     graphics_type: GraphicsType | None = None
     """Default: the host's `graphics_type`."""
     vgpu_mode: t.Literal["sameSize", "mixedSize"] = "sameSize"
+    nvlink: bool = False
+    """Joined with the other GPUs of the host that are: device groups give them out together."""
 
     @field_validator("gpu")
     @classmethod

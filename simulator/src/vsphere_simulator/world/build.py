@@ -284,6 +284,9 @@ def make_of(shape: HostShape) -> Make:
         rebind_without_reboot=shape.rebind_without_reboot,
         gpus=tuple(gpu.gpu for gpu in shape.gpus for _ in range(gpu.count)),
         pci_functions=shape.pci_functions,
+        nvlink=tuple(
+            slot for slot, gpu in enumerate(gpu for gpu in shape.gpus for _ in range(gpu.count)) if gpu.nvlink
+        ),
     )
 
 
