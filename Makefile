@@ -65,6 +65,7 @@ molecule: test-env ## Every role's scenario on real guests (root, podman; under 
 .PHONY: bench
 bench: test-env ## How the simulator carries 1,000 hosts and 10,000 machines: a table (2 minutes)
 	$(BIN)/python tools/bench/simulator.py $(ARGS)
+	$(BIN)/python tools/bench/placement.py
 
 .PHONY: simulator-docs
 simulator-docs: test-env ## Write the simulator's list of methods into its documentation
