@@ -54,6 +54,23 @@ class Intent:
     """UTC time in ISO 8601."""
     boot_time: str | None = None
     """Boot time of the host before the step (ISO 8601), so that a later run knows whether it has rebooted."""
+    host: str | None = None
+    """Of a virtual machine: name of the host that it was drained from."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Drained:
+    """A virtual machine that a run of ours has drained from a host and not restored yet."""
+
+    vm: str
+    moid: str
+    how: str
+    """The action of its intent: `moved`, `suspending`, `suspended` or `stopped`."""
+    host: str | None
+    """Where it is now."""
+    power: Power
+    foreign: bool = False
+    """Somebody else has suspended it: our run died before it could."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -135,7 +152,7 @@ class HostFacts:
     device_groups: tuple[DeviceGroup, ...] = ()
     """Device groups that the host offers; read only where a virtual machine asks for one."""
     reentered: bool = False
-    """The intent says that a run was leaving maintenance mode, and the host is in somebody else's (`taken_over`)."""
+    """The intent says that a run was entering or leaving maintenance mode, and the host is in somebody else's."""
     version: str | None = None
     """Version of ESXi, for example `8.0.3`."""
     build: str | None = None
@@ -146,6 +163,8 @@ class HostFacts:
     """None where the host tells nothing of its graphics."""
     unreadable_vms: tuple[str, ...] = ()
     """Ids of virtual machines on the host that the account may not read; read with its guests only."""
+    drained: tuple[Drained, ...] = ()
+    """What is to be restored on the host; read where it leaves maintenance mode."""
 
     @property
     def assignment_policy(self) -> str:
@@ -230,6 +249,7 @@ def host_from_dict(data: t.Mapping[str, t.Any]) -> HostFacts:
         for group in fields.get("device_groups", ())
     )
     fields["intent"] = Intent(**fields["intent"]) if fields.get("intent") else None
+    fields["drained"] = tuple(Drained(**drained) for drained in fields.get("drained", ()))
     return HostFacts(**fields)
 
 

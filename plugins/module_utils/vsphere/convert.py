@@ -131,7 +131,7 @@ def with_guests(facts: HostFacts, guests: t.Iterable[Props], *, cluster_config: 
         facts,
         vm_names=tuple(plain_name(props["name"]) for props in guests if "name" in props),
         powered_on_vms=tuple(plain_name(props["name"]) for props in running),
-        drs_moves_vms=tuple(plain_name(props["name"]) for props in running if _drs_moves(props, cluster_config)),
+        drs_moves_vms=tuple(plain_name(props["name"]) for props in running if drs_moves(props, cluster_config)),
     )
 
 
@@ -144,14 +144,17 @@ def with_unreadable(facts: HostFacts, moids: t.Sequence[str]) -> HostFacts:
 
 
 def _keeps_from_maintenance(props: Props) -> bool:
-    if "name" not in props or str(props.get("runtime.powerState")) != "poweredOn":
-        return False
+    return "name" in props and str(props.get("runtime.powerState")) == "poweredOn" and not is_agent(props)
+
+
+def is_agent(props: Props) -> bool:
+    """Whether a virtual machine is a vCLS agent, which the vCenter itself moves or stops."""
     managed = props.get("config.managedBy")
     by_agent_manager = managed is not None and managed.extensionKey in _AGENT_MANAGERS
-    return not by_agent_manager and _AGENT_NAME.fullmatch(props["name"]) is None
+    return by_agent_manager or _AGENT_NAME.fullmatch(props["name"]) is not None
 
 
-def _drs_moves(props: Props, cluster_config: t.Any) -> bool:
+def drs_moves(props: Props, cluster_config: t.Any) -> bool:
     """Whether DRS would move the machine by itself: fully automated, and no device that ties it to the host."""
     drs = getattr(cluster_config, "drsConfig", None)
     if drs is None or not drs.enabled:
@@ -274,7 +277,13 @@ def parse_intent(text: str) -> Intent | None:
             return None
         if data.get("boot") is not None and datetime.datetime.fromisoformat(data["boot"]).tzinfo is None:
             return None
-        return Intent(run=data["run"], action=data["action"], started=data["started"], boot_time=data.get("boot"))
+        return Intent(
+            run=data["run"],
+            action=data["action"],
+            started=data["started"],
+            boot_time=data.get("boot"),
+            host=data.get("host"),
+        )
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -286,4 +295,6 @@ def format_intent(intent: Intent | None) -> str:
     data = {"v": 1, "run": intent.run, "action": intent.action, "started": intent.started}
     if intent.boot_time is not None:
         data["boot"] = intent.boot_time
+    if intent.host is not None:
+        data["host"] = intent.host
     return json.dumps(data, separators=(",", ":"))

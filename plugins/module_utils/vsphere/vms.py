@@ -287,6 +287,8 @@ def wait_for_tasks(client: Client, moids: Moids, bounds: Bounds) -> set[str]:
 
 def power_on(client: Client, moids: Moids, bounds: Bounds) -> dict[str, TaskOutcome]:
     """Power on, or resume."""
+    if not moids:
+        return {}
     starters = {name: client.ref(vim.VirtualMachine, vm).PowerOnVM_Task for name, vm in moids.items()}
     return _power(client, moids, starters, "poweredOn", "power it on", bounds)
 
@@ -316,6 +318,8 @@ def power_off(
     }
     late = _wait_for_power(client, stopping, "poweredOff", min(bounds.left, guest_timeout))
     outcomes = {name: TaskOutcome() for name in stopping if name not in late}
+    # A guest that a killed run has asked already may be down by now.
+    outcomes |= {name: TaskOutcome() for name in _are_off(client, {n: refs[n] for n in refs if n not in stopping})}
     hard = {name: vm for name, vm in moids.items() if name not in outcomes}
     if force:
         return outcomes | power_off_hard(client, hard, bounds)
@@ -346,6 +350,18 @@ def _still_on(name: str, late: bool, guest_timeout: float, asked: TaskOutcome | 
         object=name,
         code="tools_not_running",
     )
+
+
+def _are_off(client: Client, refs: t.Mapping[str, t.Any]) -> list[str]:
+    """Names of those that are powered off now."""
+    path = "runtime.powerState"
+    names = {str(moid(ref)): name for name, ref in refs.items()}
+    rows = (
+        retrieve(client, lambda: [start(ref) for ref in refs.values()], [paths(vim.VirtualMachine, path)])
+        if refs
+        else []
+    )
+    return [names[row.moid] for row in rows if str(row.props.get(path)) == "poweredOff"]
 
 
 def _wait_for_power(client: Client, refs: t.Mapping[str, t.Any], power: str, timeout: float) -> set[str]:
