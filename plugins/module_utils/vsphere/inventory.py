@@ -74,7 +74,7 @@ def gather(client: Client, kinds: t.Collection[str], *, templates: bool, catalog
         host_rows = reading.result()
     clusters = {row.moid: row for row in host_rows if isinstance(row.ref, vim.ClusterComputeResource)}
     hosts = {row.moid: row for row in host_rows if isinstance(row.ref, vim.HostSystem)}
-    readable = [row for row in (*hosts.values(), *vm_rows) if "name" in row.props]
+    readable = [row for row in (*hosts.values(), *vm_rows) if not row.unreadable]
     names = {row.moid: convert.plain_name(row.props["name"]) for row in readable}
     in_cluster = {key: _cluster(row, clusters) for key, row in hosts.items()}
     vms = {row.moid: convert.vm_facts(row.moid, row.props, host_names=names, intent_key=None) for row in vm_rows}
