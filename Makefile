@@ -63,8 +63,13 @@ molecule: test-env ## Every role's scenario on real guests (root, podman; under 
 	tools/molecule test $(ROLE)
 
 .PHONY: bench
-bench: test-env ## How the simulator carries 1,000 hosts and 10,000 machines: a table (2 minutes)
-	$(BIN)/python tools/bench/simulator.py $(ARGS)
+bench: test-env bench-collection ## Tables: the simulator under load, the collection against others (an hour; bench-collection ARGS=--quick: 5 minutes)
+	$(BIN)/python tools/bench/simulator.py
+
+.PHONY: bench-collection
+bench-collection: test-env
+	tools/venv fidelity .cache/fidelity
+	$(BIN)/python tools/bench/collection.py $(ARGS)
 	$(BIN)/python tools/bench/placement.py
 
 .PHONY: simulator-docs

@@ -198,6 +198,11 @@ class Catalog:
             )
         return model
 
+    @property
+    def vendors(self) -> frozenset[int]:
+        """Vendor ids of all that may be a GPU."""
+        return frozenset({NVIDIA, *(int(device_id[:4], 16) for device_id in self._models)})
+
     def is_gpu(self, function: PciFunction) -> bool:
         """Whether a PCI function is a GPU: a display controller of NVIDIA's, or a device the catalogue knows."""
         nvidia_display = function.vendor_id == NVIDIA and function.class_id >> 8 == _DISPLAY_CLASS

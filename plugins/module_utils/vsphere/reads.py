@@ -31,6 +31,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector i
     start,
     traversal,
 )
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.fastxml import Only
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.host_tasks import (
     ENTER,
     LEAVE,
@@ -85,7 +86,7 @@ DEVICE_GROUPS_PATH = "config.deviceGroups"
 GUEST_PATHS = ("name", "runtime.powerState", "runtime.host", "config.managedBy", "config.hardware.device")
 
 # Of a machine's devices (a dozen or more) only these tell anything about GPUs.
-KEEP = {"config.hardware.device": ("VirtualPCIPassthrough",)}
+KEEP = {"config.hardware.device": Only(types=frozenset({"VirtualPCIPassthrough"}))}
 
 
 class Found(dict[str, F]):
