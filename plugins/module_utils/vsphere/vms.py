@@ -334,6 +334,12 @@ def power_off_hard(client: Client, moids: Moids, bounds: Bounds) -> dict[str, Ta
     return _power(client, moids, starters, "poweredOff", "power it off", bounds)
 
 
+def suspend(client: Client, moids: Moids, bounds: Bounds) -> dict[str, TaskOutcome]:
+    """Suspend to disk."""
+    starters = {name: client.ref(vim.VirtualMachine, vm).SuspendVM_Task for name, vm in moids.items()}
+    return _power(client, moids, starters, "suspended", "suspend it", bounds)
+
+
 def _still_on(name: str, late: bool, guest_timeout: float, asked: TaskOutcome | None) -> GpuOpsError:
     if late:
         return OperationTimeoutError(
