@@ -21,7 +21,7 @@ demo-down: ## Stop the demo's simulator and remove what the demo made
 
 .PHONY: lab-up
 lab-up: controller ## The demo's lab with real guests: root and podman needed (first run: 5 minutes; again: 1)
-	@$(BIN)/python tools/lab.py -- $(ARGS)
+	@$(BIN)/python tools/lab_up.py -- $(ARGS)
 
 .PHONY: lab-down
 lab-down: demo-down ## Stop the lab; nothing of it stays, no container, mount, process or address
@@ -39,7 +39,7 @@ lint: test-env ## Formatting, lint, types, collection sanity (about 2 minutes)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p ansible_collections.gpuops.vsphere.plugins
-	$(BIN)/mypy simulator/src tools/demo.py tools/lab.py tools/guest tools/guestlib tools/bench tools/molecule_runs.py
+	$(BIN)/mypy simulator/src tools/demo.py tools/lab_up.py tools/guest tools/guestlib tools/bench tools/molecule_runs.py
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline
 	$(BIN)/antsibull-changelog lint
 	tools/sanity

@@ -227,10 +227,13 @@ def demands_from_option(
         if name in seen:
             continue
         seen.add(name)
-        needs = [
-            Need(want.mode, want.count or 0, id=want.id, label=want.label, address=want.address)
-            for want in wants[name].gpus
-        ]
+        needs = []
+        for want in wants[name].gpus:
+            if want.mode == "device_group":
+                text = "a device group is offered by certain hosts only: name the host instead of having one chosen."
+                problems[name].append(Problem("invalid_gpu", name, text, "gpus"))
+            else:
+                needs.append(Need(want.mode, want.count or 0, id=want.id, label=want.label, address=want.address))
         needs += _vgpu_needs(name, item, problems)
         if any(need.count < 1 for need in needs):
             text = "count must be a whole number from 1; how many GPUs a host has is not known before it is chosen."

@@ -127,5 +127,7 @@ def test_a_reboot_that_is_due_is_said_although_the_driver_is_there() -> None:
 def test_somebody_else_s_host_is_left_alone_and_a_rebooting_one_waited_for() -> None:
     foreign = plan(in_maintenance(intent=None), OLD, DriverWish("esx", NEW, URL))
     assert foreign.plan.notes["left_alone"] is True
-    away = in_maintenance(connection="notResponding", intent=Intent("r", "maintenance", "x", boot_time="2026-01-01T00:00:00.000000Z"))
+    away = in_maintenance(
+        connection="notResponding", intent=Intent("r", "maintenance", "x", boot_time="2026-01-01T00:00:00.000000Z")
+    )
     assert plan(away, OLD, DriverWish("esx", NEW, URL)).plan.notes["reboot_in_progress"] is True
