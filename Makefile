@@ -65,12 +65,12 @@ molecule: test-env ## Every role's scenario on real guests (root, podman; under 
 .PHONY: bench
 bench: test-env bench-collection ## Tables: the simulator under load, the collection against others (an hour; bench-collection ARGS=--quick: 5 minutes)
 	$(BIN)/python tools/bench/simulator.py
+	$(BIN)/python tools/bench/placement.py
 
 .PHONY: bench-collection
 bench-collection: test-env
 	tools/venv fidelity .cache/fidelity
 	$(BIN)/python tools/bench/collection.py $(ARGS)
-	$(BIN)/python tools/bench/placement.py
 
 .PHONY: simulator-docs
 simulator-docs: test-env ## Write the simulator's list of methods into its documentation
