@@ -12,7 +12,8 @@ author:
   - The gpuops.vsphere contributors (@gpuops)
 description:
   - Sets what many virtual machines and resource pools are entitled to, with one call for each that needs a change.
-  - At least one of O(vms) and O(pools) is needed. Values that are not given stay as they are. What fits already is not touched.
+  - At least one of O(vms) and O(pools) is needed. Values that are not given stay as they are, and what fits already is
+    not touched.
   - A virtual machine with GPUs has all its memory reserved; its memory reservation cannot be set to anything else.
 options:
   vms:
