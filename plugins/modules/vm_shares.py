@@ -12,7 +12,8 @@ author:
   - The gpuops.vsphere contributors (@gpuops)
 description:
   - Sets what many virtual machines and resource pools are entitled to, with one call for each that needs a change.
-  - At least one of O(vms) and O(pools) is needed. Values that are not given stay as they are. What fits already is not touched.
+  - At least one of O(vms) and O(pools) is needed. Values that are not given stay as they are, and what fits already is
+    not touched.
   - A virtual machine with GPUs has all its memory reserved; its memory reservation cannot be set to anything else.
 options:
   vms:
@@ -191,6 +192,8 @@ import dataclasses
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.shares import (
+    UNLIMITED,
+    Allocation,
     Kind,
     ShareFacts,
     SharePlan,
@@ -245,8 +248,9 @@ def read(client: Client, params: Params) -> Facts:
     found: dict[tuple[Kind, str], t.Sequence[ShareFacts]] = {}
     known: dict[Kind, t.Collection[str]] = {}
     if params["vms"]:
-        vms, known["vm"] = read_vm_shares(client, {vm["name"] for vm in params["vms"] or ()})
-        found.update(vms)
+        names = {vm["name"] for vm in params["vms"]}
+        vms, known["vm"] = read_vm_shares(client, names)
+        found.update(assumed(vms, names, params["assume"]["vms"]))
     if params["pools"]:
         pools = read_pool_shares(client)
         known["pool"] = tuple(pools)
@@ -256,6 +260,40 @@ def read(client: Client, params: Params) -> Facts:
             ]
             found["pool", _pool(item)] = [dataclasses.replace(facts, name=_pool(item)) for facts in fitting]
     return Facts(found, known)
+
+
+def assumed(
+    vms: t.Mapping[tuple[Kind, str], t.Sequence[ShareFacts]],
+    names: t.Collection[str],
+    predicted: t.Mapping[str, t.Mapping[str, t.Any]],
+) -> dict[tuple[Kind, str], t.Sequence[ShareFacts]]:
+    """The facts with those of virtual machines added that an earlier step predicts, as check mode does."""
+    found = dict(vms)
+    for name in sorted(names & predicted.keys()):
+        memory_mb = predicted[name].get("memory_mb")
+        locked = bool(predicted[name].get("memory_reservation_locked"))
+        if ("vm", name) in found:
+            found["vm", name] = [
+                dataclasses.replace(
+                    one, memory_mb=memory_mb or one.memory_mb, memory_locked=locked or one.memory_locked
+                )
+                for one in found["vm", name]
+            ]
+        elif memory_mb is not None:
+            reserved = predicted[name].get("memory_reservation_mb") or 0
+            fresh = Allocation("normal", 0, 0, UNLIMITED)
+            found["vm", name] = [
+                ShareFacts(
+                    name,
+                    "",
+                    "vm",
+                    fresh,
+                    dataclasses.replace(fresh, reservation=reserved),
+                    memory_mb=memory_mb,
+                    memory_locked=locked,
+                )
+            ]
+    return found
 
 
 def _pool(item: t.Mapping[str, t.Any]) -> str:

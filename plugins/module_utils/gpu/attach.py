@@ -198,6 +198,9 @@ class _OnHost:
             changes.append(Change("power on", "power", "poweredOff", "poweredOn", reason))
         elif interrupted:
             changes.append(Change("clear", "intent", ACTION, None, "left over from an interrupted run"))
+        if cycle:
+            # What it was given dynamically it gives back, and may get another one.
+            gpus = tuple(dataclasses.replace(gpu, address=None) if gpu.mode == "dynamic" else gpu for gpu in gpus)
         predicted = dataclasses.replace(settings.applied_to(vm), gpus=gpus)
         if power_on:
             predicted = dataclasses.replace(predicted, power="poweredOn")

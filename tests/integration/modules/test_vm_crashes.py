@@ -13,8 +13,8 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options imp
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.reads import read_vms
 from ansible_collections.gpuops.vsphere.plugins.modules import vm_gpu, vm_power, vm_shares
 from gpu_vms import gpu_fleet, machine, vgpu_fleet
+from in_process import CrashError, Fuse, step
 from simulated import StartVcenter, Vcenter
-from test_crashes import CrashError, Fuse, step
 
 MACHINES = 60
 ANYTHING: dict[str, Any] = dict.fromkeys(("id", "address", "label", "profile", "name", "at_least_gb", "at_most_gpu"))
@@ -51,8 +51,9 @@ def seen(vcenter: Vcenter, names: list[str]) -> dict[str, VmFacts]:
         return dict(read_vms(client, names))
 
 
-@pytest.mark.parametrize("carried_out", [False, True], ids=["not carried out", "carried out"])
-@pytest.mark.parametrize("work", ["fixed", "vgpu", "resume", "shares"])
+@pytest.mark.parametrize(
+    ("work", "carried_out"), [("fixed", False), ("fixed", True), ("vgpu", True), ("resume", False), ("shares", True)]
+)
 def test_every_crash_is_finished_by_the_next_run(
     start_vcenter: StartVcenter, monkeypatch: pytest.MonkeyPatch, work: str, carried_out: bool
 ) -> None:
