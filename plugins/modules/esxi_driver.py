@@ -291,7 +291,7 @@ def plan(facts: Facts, params: Params) -> Planned:
         hosts={
             name: predicted_host(hosts[name], item.after)
             for name, item in plans.items()
-            if item.plan.changed and item.after is not None
+            if not item.plan.failed and item.after is not None and item.after != hosts[name]
         },
         work={name: item.work for name, item in plans.items()},
     )

@@ -92,8 +92,8 @@ def check_manager(esxi: str, manager: str) -> Mismatch | None:
         first, last = (".".join(str(part) for part in edge) for edge in branch.esxi)
         return Mismatch(
             "manager_not_for_esxi",
-            f"The vGPU manager {release(manager)} (release {branch.number}) is for ESXi {first} to {last}, and the host "
-            f"runs {esxi}. Choose another release, or bring ESXi there first.",
+            f"The vGPU manager {release(manager)} (release {branch.number}) is for ESXi {first} to {last}, and the "
+            f"host runs {esxi}. Choose another release, or bring ESXi there first.",
         )
     return None
 

@@ -180,7 +180,7 @@ def _plan_host(host: HostFacts, wish: DriverWish, software: Software, outside: s
     intent = host.intent
     if intent is not None and action is not None:
         intent = dataclasses.replace(intent, boot_time=None if method == "image" else host.boot_time)
-    after = dataclasses.replace(host, intent=intent)
+    after = dataclasses.replace(_with_driver(host, wish.version), intent=intent)
     notes = {
         **_notes(host, method, installed),
         "installed": wish.version,
@@ -275,12 +275,29 @@ def _changes(
     return changes
 
 
+def _with_driver(host: HostFacts, version: str | None) -> HostFacts:
+    """The host as it is after the reboot: with a driver each GPU takes the type set for it, without one none.
+
+    GPUs that are passed through are not the driver's.
+    """
+    config = host.graphics_config
+    types = {device.address: device.graphics_type for device in config.devices} if config is not None else {}
+    default = config.default_type if config is not None else "shared"
+    graphics = tuple(
+        gpu
+        if gpu.graphics_type == "direct"
+        else dataclasses.replace(gpu, graphics_type="basic" if version is None else types.get(gpu.address, default))
+        for gpu in host.graphics
+    )
+    return dataclasses.replace(host, graphics=graphics)
+
+
 def _outside(host: HostFacts, work: DriverWork, changes: t.Sequence[Change], outside: str) -> DriverPlan:
     """The plan for a host in service."""
     notes = {**_notes(host, work.method, work.installed), "maintenance_required": True}
     if outside == "report":
         notes["pending"] = [str(change) for change in changes]
-        return DriverPlan(ObjectPlan(host.name, notes=notes))
+        return DriverPlan(ObjectPlan(host.name, notes=notes), after=_with_driver(host, work.version))
     problem = Problem(
         "not_in_maintenance",
         host.name,
