@@ -4,6 +4,11 @@
 
 from __future__ import annotations
 
+import typing as t
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.gpu_modes import ModeError, compare
+
 DOCUMENTATION = r"""
 name: gpu_modes
 short_description: Compare the ECC and MIG modes of GPUs with the wanted ones
@@ -41,11 +46,6 @@ _value:
       C(reboot_required), whether a mode waits for a reboot now or after the changes.
   type: dict
 """
-
-import typing as t
-
-from ansible.errors import AnsibleFilterError
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.gpu_modes import ModeError, compare
 
 
 def gpu_modes(output: str, ecc: t.Mapping[str, t.Any], mig: t.Mapping[str, t.Any]) -> dict[str, t.Any]:

@@ -12,6 +12,7 @@ import dataclasses
 import fnmatch
 import typing as t
 
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.driver_triangle import check_triangle
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership import (
     left_alone,
@@ -68,6 +69,8 @@ class DriverWish:
     """Shell pattern for the name of the package or component."""
     method: Method | None = None
     """None chooses by what the cluster has."""
+    guest_drivers: tuple[str, ...] = ()
+    """Drivers of the guests on the host, which must go with the manager."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -154,6 +157,9 @@ def _plan_host(host: HostFacts, wish: DriverWish, software: Software, outside: s
             "Manager, or let the method be chosen automatically.",
             "method",
         )
+    mismatches = _triangle(host, wish)
+    if mismatches:
+        return DriverPlan(ObjectPlan(host.name, problems=mismatches, notes=_notes(host, None, installed)))
     action = _action(installed, wish.version)
     in_image = {name: v for name, v in (image.components if image else {}).items() if is_driver(name, wish.package)}
     method = wish.method or _method(wish, image)
@@ -215,6 +221,17 @@ def _method(wish: DriverWish, image: ClusterImage | None) -> Method:
     if wish.version is None or (wish.bundle or "").lower().startswith(("http://", "https://")):
         return "patch"
     return "esxcli"
+
+
+def _triangle(host: HostFacts, wish: DriverWish) -> tuple[Problem, ...]:
+    """Where ESXi, the wanted manager and the drivers of the guests do not go together."""
+    found = [
+        one for guest in wish.guest_drivers or (None,) for one in check_triangle(host.version, wish.version, guest)
+    ]
+    return tuple(
+        Problem(one.code, host.name, one.msg, "guest_drivers" if one.code.startswith("guest") else "version")
+        for one in dict.fromkeys(found)
+    )
 
 
 def _obstacle(host: HostFacts, wish: DriverWish, method: Method, image: ClusterImage | None) -> Problem | None:
