@@ -60,6 +60,13 @@ options:
         type: str
         choices: [auto, image, patch, esxcli]
         default: auto
+      guest_drivers:
+        description:
+          - Versions of the drivers that the guests on the host have or are to have. A vGPU manager that does not go
+            with one of them, or with the host's ESXi, is refused.
+        type: list
+        elements: str
+        default: []
       state:
         description:
           - Whether the driver is to be there.
@@ -232,6 +239,7 @@ def argument_spec() -> Spec:
         **{key: {"type": "str"} for key in ("version", "bundle", "checksum")},
         "package": {"type": "str", "default": "NVD-*"},
         "method": {"type": "str", "choices": ["auto", "image", "patch", "esxcli"], "default": "auto"},
+        "guest_drivers": {"type": "list", "elements": "str", "default": []},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     }
     return {
@@ -272,6 +280,7 @@ def wishes(params: Params) -> list[DriverWish]:
             host["bundle"],
             host["package"],
             None if host["method"] == "auto" else host["method"],
+            tuple(host["guest_drivers"]),
         )
         for host in params["hosts"]
     ]
@@ -291,7 +300,7 @@ def plan(facts: Facts, params: Params) -> Planned:
         hosts={
             name: predicted_host(hosts[name], item.after)
             for name, item in plans.items()
-            if item.plan.changed and item.after is not None
+            if not item.plan.failed and item.after is not None and item.after != hosts[name]
         },
         work={name: item.work for name, item in plans.items()},
     )

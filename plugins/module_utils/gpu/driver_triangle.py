@@ -92,8 +92,8 @@ def check_manager(esxi: str, manager: str) -> Mismatch | None:
         first, last = (".".join(str(part) for part in edge) for edge in branch.esxi)
         return Mismatch(
             "manager_not_for_esxi",
-            f"The vGPU manager {release(manager)} (release {branch.number}) is for ESXi {first} to {last}, and the host "
-            f"runs {esxi}. Choose another release, or bring ESXi there first.",
+            f"The vGPU manager {release(manager)} (release {branch.number}) is for ESXi {first} to {last}, and the "
+            f"host runs {esxi}. Choose another release, or bring ESXi there first.",
         )
     return None
 
@@ -117,8 +117,8 @@ def check_guest(manager: str, guest: str) -> Mismatch | None:
         return _guest(f"{head}: of releases that are not known here, both must be of one branch.")
     if of_guest.number > of_host.number:
         return _guest(
-            f"{head}: its release {of_guest.number} is later than the manager's ({of_host.number}). Upgrade the manager "
-            "first, or take an older guest driver."
+            f"{head}: its release {of_guest.number} is later than the manager's ({of_host.number}). Upgrade the "
+            "manager first, or take an older guest driver."
         )
     accepted = _accepted(of_host)
     if of_guest in accepted:

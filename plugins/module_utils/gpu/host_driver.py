@@ -12,6 +12,7 @@ import dataclasses
 import fnmatch
 import typing as t
 
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.driver_triangle import check_triangle
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership import (
     left_alone,
@@ -68,6 +69,8 @@ class DriverWish:
     """Shell pattern for the name of the package or component."""
     method: Method | None = None
     """None chooses by what the cluster has."""
+    guest_drivers: tuple[str, ...] = ()
+    """Drivers of the guests on the host, which must go with the manager."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -154,6 +157,9 @@ def _plan_host(host: HostFacts, wish: DriverWish, software: Software, outside: s
             "Manager, or let the method be chosen automatically.",
             "method",
         )
+    mismatches = _triangle(host, wish)
+    if mismatches:
+        return DriverPlan(ObjectPlan(host.name, problems=mismatches, notes=_notes(host, None, installed)))
     action = _action(installed, wish.version)
     in_image = {name: v for name, v in (image.components if image else {}).items() if is_driver(name, wish.package)}
     method = wish.method or _method(wish, image)
@@ -180,7 +186,7 @@ def _plan_host(host: HostFacts, wish: DriverWish, software: Software, outside: s
     intent = host.intent
     if intent is not None and action is not None:
         intent = dataclasses.replace(intent, boot_time=None if method == "image" else host.boot_time)
-    after = dataclasses.replace(host, intent=intent)
+    after = dataclasses.replace(_with_driver(host, wish.version), intent=intent)
     notes = {
         **_notes(host, method, installed),
         "installed": wish.version,
@@ -215,6 +221,17 @@ def _method(wish: DriverWish, image: ClusterImage | None) -> Method:
     if wish.version is None or (wish.bundle or "").lower().startswith(("http://", "https://")):
         return "patch"
     return "esxcli"
+
+
+def _triangle(host: HostFacts, wish: DriverWish) -> tuple[Problem, ...]:
+    """Where ESXi, the wanted manager and the drivers of the guests do not go together."""
+    found = [
+        one for guest in wish.guest_drivers or (None,) for one in check_triangle(host.version, wish.version, guest)
+    ]
+    return tuple(
+        Problem(one.code, host.name, one.msg, "guest_drivers" if one.code.startswith("guest") else "version")
+        for one in dict.fromkeys(found)
+    )
 
 
 def _obstacle(host: HostFacts, wish: DriverWish, method: Method, image: ClusterImage | None) -> Problem | None:
@@ -275,12 +292,29 @@ def _changes(
     return changes
 
 
+def _with_driver(host: HostFacts, version: str | None) -> HostFacts:
+    """The host as it is after the reboot: with a driver each GPU takes the type set for it, without one none.
+
+    GPUs that are passed through are not the driver's.
+    """
+    config = host.graphics_config
+    types = {device.address: device.graphics_type for device in config.devices} if config is not None else {}
+    default = config.default_type if config is not None else "shared"
+    graphics = tuple(
+        gpu
+        if gpu.graphics_type == "direct"
+        else dataclasses.replace(gpu, graphics_type="basic" if version is None else types.get(gpu.address, default))
+        for gpu in host.graphics
+    )
+    return dataclasses.replace(host, graphics=graphics)
+
+
 def _outside(host: HostFacts, work: DriverWork, changes: t.Sequence[Change], outside: str) -> DriverPlan:
     """The plan for a host in service."""
     notes = {**_notes(host, work.method, work.installed), "maintenance_required": True}
     if outside == "report":
         notes["pending"] = [str(change) for change in changes]
-        return DriverPlan(ObjectPlan(host.name, notes=notes))
+        return DriverPlan(ObjectPlan(host.name, notes=notes), after=_with_driver(host, work.version))
     problem = Problem(
         "not_in_maintenance",
         host.name,

@@ -96,8 +96,8 @@ def test_an_image_that_lacks_the_driver_is_changed_even_where_the_host_has_it() 
     [
         ("8.0.3", None, NEW, [f"esxcli software component apply -d {PATH}"]),
         ("8.0.3", NEW, OLD, [f"esxcli software vib remove -n {NAME}", f"esxcli software component apply -d {PATH}"]),
-        ("6.7.0", None, NEW, [f"esxcli software vib install -d {PATH}"]),
-        ("6.7.0", OLD, NEW, [f"esxcli software vib update -d {PATH}"]),
+        ("6.7.0", None, "460.91.03", [f"esxcli software vib install -d {PATH}"]),
+        ("6.7.0", "450.248.02", "460.91.03", [f"esxcli software vib update -d {PATH}"]),
         ("8.0.3", NEW, None, [f"esxcli software vib remove -n {NAME}"]),
     ],
 )
@@ -131,3 +131,17 @@ def test_somebody_else_s_host_is_left_alone_and_a_rebooting_one_waited_for() -> 
         connection="notResponding", intent=Intent("r", "maintenance", "x", boot_time="2026-01-01T00:00:00.000000Z")
     )
     assert plan(away, OLD, DriverWish("esx", NEW, URL)).plan.notes["reboot_in_progress"] is True
+
+
+@pytest.mark.parametrize(
+    ("esxi", "guests", "codes"),
+    [
+        ("8.0.3", (), []),
+        ("8.0.3", ("550.54.15", "535.154.05"), []),
+        ("8.0.3", ("550.54.15", "470.223.02"), ["guest_driver_not_for_manager"]),
+        ("6.7.0", ("570.124.06",), ["manager_not_for_esxi", "guest_driver_not_for_manager"]),
+    ],
+)
+def test_a_manager_outside_the_triangle_is_refused(esxi: str, guests: tuple[str, ...], codes: list[str]) -> None:
+    wish = DriverWish("esx", NEW, URL, guest_drivers=guests)
+    assert [problem.code for problem in plan(in_maintenance(version=esxi), OLD, wish).plan.problems] == codes
