@@ -41,7 +41,6 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks impor
 )
 
 
-
 def update_passthrough(
     client: Client, moids: Moids, updates: t.Mapping[str, t.Sequence[DeviceUpdate]], *, max_parallel: int
 ) -> dict[str, TaskOutcome]:

@@ -20,13 +20,14 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.drains impo
     restore,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import GpuOpsError, OperationFailedError
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.host_managers import Moids
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.host_tasks import (
     ENTER,
     LEAVE,
     already_started,
     read_tasks,
 )
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.hosts import Moids, advance, write
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.hosts import advance, write
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.intents import vcenter_time
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import (
