@@ -62,6 +62,10 @@ integration: test-env ## Modules and playbooks against the simulator over TLS (a
 molecule: test-env ## Every role's scenario on real guests (root, podman; under 20 minutes); one role: make molecule ROLE=x
 	tools/molecule test $(ROLE)
 
+.PHONY: crash-test
+crash-test: test-env ## Kill playbooks at every changing call, run again, compare (an hour; SAMPLE=20 SEED=1: under 8 minutes)
+	$(BIN)/python tests/crash/crash_test.py $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 .PHONY: bench
 bench: test-env bench-collection ## Tables: the simulator under load, the collection against others (an hour; bench-collection ARGS=--quick: 5 minutes)
 	$(BIN)/python tools/bench/simulator.py

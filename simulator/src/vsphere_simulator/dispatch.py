@@ -161,6 +161,7 @@ class Dispatcher:
                 result = await result
         finally:
             next_task_rule.reset(mark)
+        await self._hold(rule)
         return self._encode(request, result, encoder)
 
     def _encode(self, request: Request, result: t.Any, encoder: Encoder) -> list[bytes]:
@@ -229,6 +230,13 @@ class Dispatcher:
             raise DropConnectionError
         elif rule.fault is not None and rule.fail_task_at is None:
             raise rule.fault.build()
+
+    async def _hold(self, rule: FaultRule | None) -> None:
+        """What a rule does between carrying a call out and answering it."""
+        if rule is not None and rule.answer_after_s is not None:
+            await asyncio.sleep(rule.answer_after_s)
+        if rule is not None and rule.lose_answer:
+            raise DropConnectionError
 
 
 def not_authenticated_at(reference: t.Any, privilege: str) -> Exception:

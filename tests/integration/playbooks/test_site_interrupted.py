@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from lab import Lab, kill_hard
 from simulated import wait_for
+
+from lab import Lab, kill_hard
 
 ONE, TWO, THREE = "esx-gpu-01.lab", "esx-gpu-02.lab", "esx-gpu-03.lab"
 
