@@ -27,7 +27,7 @@ lint: test-env ## Formatting, lint, types, collection sanity (about 2 minutes)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p ansible_collections.gpuops.vsphere.plugins
-	$(BIN)/mypy simulator/src tools/demo.py tools/guest tools/guestlib tools/bench tools/molecule_runs.py
+	$(BIN)/mypy simulator/src tools/demo.py tools/guest tools/guestlib tools/bench tools/molecule_runs.py tools/mutation_check.py tools/release_build.py
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline
 	$(BIN)/antsibull-changelog lint
 	tools/sanity
@@ -48,6 +48,14 @@ integration: test-env ## Modules and playbooks against the simulator over TLS (a
 .PHONY: molecule
 molecule: test-env ## Every role's scenario on real guests (root, podman; under 20 minutes); one role: make molecule ROLE=x
 	tools/molecule test $(ROLE)
+
+.PHONY: mutation
+mutation: test-env ## Break roles in named ways and see their scenarios fail (2 minutes a way); one role: make mutation ROLE=x
+	tools/mutation $(ROLE)
+
+.PHONY: release
+release: test-env ## Test everything, then build and prove a release: make release VERSION=1.2.3 (an hour)
+	@tools/release $(or $(VERSION),$(error say which: make release VERSION=1.2.3))
 
 .PHONY: bench
 bench: test-env ## How the simulator carries 1,000 hosts and 10,000 machines: a table (2 minutes)

@@ -1,4 +1,4 @@
-"""Breaks roles in the named ways of tools/mutations.yml, each on a copy of the tree, and runs the role's scenario on it.
+"""Breaks roles in the ways that tools/mutations.yml names, each on a copy of the tree, and runs the role's scenario.
 
 A scenario that stays green did not notice: that is a failure of the scenario. Exit code 0 means that all were noticed.
 """
@@ -45,7 +45,9 @@ class Mutation:
     def applied(self, text: str) -> str:
         """Return the broken text, or raise TableError where `old` does not occur exactly once."""
         if text.count(self.old) != 1:
-            raise TableError(f"{self.role}: {self.name}: {self.old!r} occurs {text.count(self.old)} times in {self.file}")
+            raise TableError(
+                f"{self.role}: {self.name}: {self.old!r} occurs {text.count(self.old)} times in {self.file}"
+            )
         return text.replace(self.old, self.new)
 
 
@@ -58,7 +60,10 @@ def read_table(path: Path = TABLE) -> list[Mutation]:
 def copy_tree(target: Path) -> None:
     """Copy what git knows of the tree, or would if it were added; the environment is shared by a link."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=TOP, capture_output=True, check=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=TOP,
+        capture_output=True,
+        check=True,
     )
     for name in filter(None, listed.stdout.decode().split("\0")):
         source, copy = TOP / name, target / name
@@ -111,7 +116,9 @@ class Check:
             verdict = {0: "NOT NOTICED", _RED: "noticed"}.get(code, f"NOT RUN (exit code {code})")
             if code == _RED:
                 lines = (directory / "mutation.log").read_text(encoding="utf-8", errors="replace").splitlines()
-                failed = next((line.partition("  at ")[2].partition(",")[0] for line in lines if " FAILED " in line), "")
+                failed = next(
+                    (line.partition("  at ")[2].partition(",")[0] for line in lines if " FAILED " in line), ""
+                )
                 verdict = f"noticed at {failed}" if failed else verdict
         finally:
             shutil.rmtree(directory, ignore_errors=True)
