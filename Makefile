@@ -39,7 +39,7 @@ lint: test-env ## Formatting, lint, types, collection sanity (about 2 minutes)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p ansible_collections.gpuops.vsphere.plugins
-	$(BIN)/mypy simulator/src tools/demo.py tools/lab_up.py tools/guest tools/guestlib tools/bench tools/molecule_runs.py
+	$(BIN)/mypy simulator/src roles/gpu_pool_client/files/gpurun tools/*.py tools/guest tools/guestlib tools/bench
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline
 	$(BIN)/antsibull-changelog lint
 	tools/sanity
@@ -65,6 +65,14 @@ molecule: test-env ## Every role's scenario on real guests (root, podman; under 
 .PHONY: crash-test
 crash-test: test-env ## Kill playbooks at every changing call, run again, compare (an hour; SAMPLE=20 SEED=1: under 8 minutes)
 	$(BIN)/python tests/crash/crash_test.py $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+.PHONY: mutation
+mutation: test-env ## Break roles in named ways and see their scenarios fail (2 minutes a way); one role: make mutation ROLE=x
+	tools/mutation $(ROLE)
+
+.PHONY: release
+release: test-env ## Test everything, then build and prove a release: make release VERSION=1.2.3 (an hour)
+	@tools/release $(or $(VERSION),$(error say which: make release VERSION=1.2.3))
 
 .PHONY: bench
 bench: test-env bench-collection ## Tables: the simulator under load, the collection against others (an hour; bench-collection ARGS=--quick: 5 minutes)
