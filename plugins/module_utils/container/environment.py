@@ -69,7 +69,9 @@ def checked_lock(lock: t.Any, where: str) -> dict[str, t.Any]:
     shapes = {part: list if part == "gpus" else dict if part in ("packages", "images") else str for part in PARTS}
     for part, shape in shapes.items():
         if not isinstance(lock.get(part), shape):
-            raise ContainerError("bad_lock", f"{where}: {part} is missing or no {shape.__name__}; write the lock again.")
+            raise ContainerError(
+                "bad_lock", f"{where}: {part} is missing or no {shape.__name__}; write the lock again."
+            )
     for name, image in lock["images"].items():
         if not isinstance(image, dict) or not image.get("version") or not image.get("sha256"):
             raise ContainerError("bad_lock", f"{where}: image {name} lacks version or sha256; write the lock again.")
