@@ -27,7 +27,7 @@ class Says:
             return 255, "", "FATAL:   Failed to verify container: integrity: data object integrity compromised: 3\n"
         return 0, "", "INFO:    Verified\n"
 
-    def get_bin_path(self, arg: str, required: bool = False) -> str | None:
+    def get_bin_path(self, arg: str, **_more: t.Any) -> str | None:
         return f"/usr/bin/{arg}"
 
 
