@@ -89,7 +89,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuops.vsphere.plugins.module_utils.container import environment, fetch
-from ansible_collections.gpuops.vsphere.plugins.module_utils.container.errors import ContainerError, fail
+from ansible_collections.gpuops.vsphere.plugins.module_utils.container.errors import ContainerError, finish
 
 _QUERIES = (
     ("dpkg-query", ["--show", "--showformat", "${Package} ${Version} ${db:Status-Status}\n"]),
@@ -106,10 +106,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
-        module.exit_json(**_run(module))
-    except ContainerError as error:
-        fail(module, error, platform.node())
+    finish(module, platform.node(), _run)
 
 
 def _run(module: AnsibleModule) -> dict[str, t.Any]:

@@ -160,7 +160,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.container import fe
 from ansible_collections.gpuops.vsphere.plugins.module_utils.container.errors import (
     BROUGHT_BY_ROLES,
     ContainerError,
-    fail,
+    finish,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.container.places import Access, place_of
 from ansible_collections.gpuops.vsphere.plugins.module_utils.container.runtime import Runtime
@@ -189,10 +189,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
-        module.exit_json(**_run(module))
-    except ContainerError as error:
-        fail(module, error, module.params["name"])
+    finish(module, module.params["name"], _run)
 
 
 def _run(module: AnsibleModule) -> dict[str, t.Any]:

@@ -59,7 +59,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuops.vsphere.plugins.module_utils.container import config
-from ansible_collections.gpuops.vsphere.plugins.module_utils.container.errors import ContainerError, fail
+from ansible_collections.gpuops.vsphere.plugins.module_utils.container.errors import ContainerError, finish
 from ansible_collections.gpuops.vsphere.plugins.module_utils.container.places import write_atomically
 
 
@@ -68,10 +68,7 @@ def main() -> None:
         argument_spec={"path": {"type": "path", "required": True}, "settings": {"type": "dict", "required": True}},
         supports_check_mode=True,
     )
-    try:
-        module.exit_json(**_run(module))
-    except ContainerError as error:
-        fail(module, error, module.params["path"])
+    finish(module, module.params["path"], _run)
 
 
 def _run(module: AnsibleModule) -> dict[str, t.Any]:

@@ -66,7 +66,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuops.vsphere.plugins.module_utils.container import subids
-from ansible_collections.gpuops.vsphere.plugins.module_utils.container.errors import ContainerError, fail
+from ansible_collections.gpuops.vsphere.plugins.module_utils.container.errors import ContainerError, finish
 from ansible_collections.gpuops.vsphere.plugins.module_utils.container.places import write_atomically
 
 
@@ -80,10 +80,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
-        module.exit_json(**_run(module))
-    except ContainerError as error:
-        fail(module, error, ", ".join(module.params["users"]))
+    finish(module, ", ".join(module.params["users"]), _run)
 
 
 def _run(module: AnsibleModule) -> dict[str, t.Any]:

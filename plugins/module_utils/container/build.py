@@ -59,7 +59,7 @@ class Wanted:
     unpushed: tuple[str, ...]
 
 
-BASE_MARK = "@base@"
+BASE_PLACE = "@base@"
 """Stands in a definition for the file of the image that it is built on."""
 
 
@@ -126,7 +126,7 @@ def build(order: Order, wanted: Wanted, runtime: Runtime) -> Version:
             images.LABEL_HASH: wanted.definition_hash,
             images.LABEL_DATE: order.package_date or "none",
         }
-        text = order.definition.replace(BASE_MARK, str(base_of(order) or BASE_MARK))
+        text = order.definition.replace(BASE_PLACE, str(base_of(order) or BASE_PLACE))
         definition.write_text(images.labelled(text, labels), encoding="utf-8")
         definition.chmod(0o644)
         image = scratch / f"{order.name}.sif"

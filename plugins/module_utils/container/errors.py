@@ -7,6 +7,7 @@ These files run on guests, some of which have Python 3.9: nothing newer is used 
 
 from __future__ import annotations
 
+import collections.abc
 import typing as t
 
 
@@ -29,6 +30,25 @@ class Failing(t.Protocol):
         """End the module."""
 
 
-def fail(module: Failing, error: ContainerError, name: str) -> t.NoReturn:
-    """End the module with the error's text, and its code for programs."""
-    module.fail_json(msg=str(error), failure={"code": error.code, "object": name})
+class Ending(Failing, t.Protocol):
+    """The part of AnsibleModule that ends a run."""
+
+    def exit_json(self, **kwargs: t.Any) -> t.NoReturn:
+        """End the module."""
+
+
+Module = t.TypeVar("Module", bound=Ending)
+
+
+def finish(module: Module, name: str, work: collections.abc.Callable[[Module], dict[str, t.Any]]) -> t.NoReturn:
+    """Do the work and end the module with its result, or with what an operator can mend; `name` is the object."""
+    try:
+        module.exit_json(**work(module))
+    except ContainerError as error:
+        module.fail_json(msg=str(error), failure={"code": error.code, "object": name})
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        module.fail_json(
+            msg=f"{name}: {place}{error.strerror or error}; mend that and run again.",
+            failure={"code": "system", "object": name},
+        )
