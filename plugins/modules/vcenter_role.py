@@ -108,7 +108,7 @@ def argument_spec() -> Spec:
     }
 
 
-def read(client: Client, params: Params) -> Facts:
+def read(client: Client, params: Params) -> Facts:  # noqa: ARG001 - as the shell calls it
     manager = t.cast("t.Any", client.content.authorizationManager)
     roles = client.read(lambda: manager.roleList)
     return {role.name: (role.roleId, frozenset(role.privilege)) for role in roles}
