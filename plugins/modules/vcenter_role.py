@@ -39,6 +39,8 @@ options:
       - power
       - shares
       - lock
+      - cluster
+      - expand
       - site
     default: [site]
 extends_documentation_fragment:

@@ -41,6 +41,18 @@ _MAINTENANCE = ("EnterMaintenanceMode_Task", "ExitMaintenanceMode_Task")
 MODULES: dict[str, tuple[Need, ...]] = {
     "esxi_gpu_info": (),
     "gpu_placement": (),
+    "gpu_plan": (),
+    "advanced_options": (
+        Need("Global.Settings", "root", ("UpdateOptions",), "settings of the vCenter"),
+        Need("Host.Inventory.EditCluster", "cluster", ("ReconfigureComputeResource_Task",), "options of DRS"),
+    ),
+    "cluster_member": (
+        *_intent("host", "a host whose work a run has begun"),
+        Need("Host.Inventory.EditCluster", "cluster", ("MoveHostInto_Task",), "into a cluster"),
+        Need("Host.Inventory.MoveHost", "host", ("MoveHostInto_Task", "MoveIntoFolder_Task")),
+        Need("Host.Inventory.RemoveHostFromCluster", "host", ("Destroy_Task",), "out of the vCenter"),
+        Need("Host.Config.Connection", "host", ("DisconnectHost_Task",), "out of the vCenter"),
+    ),
     "esxi_passthrough": (Need("Host.Config.PciPassthru", "host", ("UpdatePassthruConfig",)),),
     "esxi_graphics": (Need("Host.Config.Settings", "host", ("UpdateGraphicsConfig",)),),
     "esxi_maintenance": (
@@ -119,6 +131,8 @@ JOBS: dict[str, tuple[str, ...]] = {
     "power": ("vm_power",),
     "shares": ("vm_shares",),
     "lock": ("gpu_lock",),
+    "cluster": ("advanced_options", "cluster_member"),
+    "expand": ("gpu_plan", "gpu_lock", "cluster_member", *_ROLLING, *_VMS),
     "site": (*_ROLLING, *_VMS),
 }
 """Modules of each job; `esxi_gpu_info` stands for reading alone."""

@@ -140,14 +140,16 @@ SCENARIOS = [
     Scenario("vcenter_role", lambda n: {"name": f"role-{n}", "jobs": ["site"]}, ("Authorization.ModifyRoles",)),
 ]
 # Needed in cases that are not shown here: a machine suspended for maintenance, CPU hot-add to be switched off, shares
-# of a pool, a template's networks (which the simulator does not check), and the vGPU manager by patch and by image.
+# of a pool, a template's networks (which the simulator does not check), the vGPU manager by patch and by image, hosts
+# that join or leave a cluster, and advanced options.
 ELSEWHERE = {
     "esxi_maintenance": {SUSPEND},
     "vm_gpu": {"VirtualMachine.Config.CPUCount"},
     "vm_shares": {"Resource.EditPool"},
     "vm_group": {"Network.Assign"},
     "esxi_driver": {need.privilege for need in MODULES["esxi_driver"]},
-    "gpu_placement": set(),
+    "cluster_member": {need.privilege for need in MODULES["cluster_member"]},
+    "advanced_options": {need.privilege for need in MODULES["advanced_options"]},
 }
 
 
