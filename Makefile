@@ -21,7 +21,7 @@ demo-down: ## Stop the demo's simulator and remove what the demo made
 
 .PHONY: lab-up
 lab-up: controller ## The demo's lab with real guests: root and podman needed (first run: 5 minutes; again: 1)
-	@$(BIN)/python tools/lab.py -- $(ARGS)
+	@$(BIN)/python tools/lab_up.py -- $(ARGS)
 
 .PHONY: lab-down
 lab-down: demo-down ## Stop the lab; nothing of it stays, no container, mount, process or address
@@ -39,7 +39,7 @@ lint: test-env ## Formatting, lint, types, collection sanity (about 2 minutes)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p ansible_collections.gpuops.vsphere.plugins
-	$(BIN)/mypy simulator/src tools/demo.py tools/lab.py tools/guest tools/guestlib tools/bench tools/molecule_runs.py
+	$(BIN)/mypy simulator/src roles/gpu_pool_client/files/gpurun tools/*.py tools/guest tools/guestlib tools/bench
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline
 	$(BIN)/antsibull-changelog lint
 	tools/sanity
@@ -51,6 +51,7 @@ unit: test-env ## Tests of pure code and of the simulator (about 1 minute)
 .PHONY: fidelity
 fidelity: test-env ## The simulator under clients of others: Ansible collections, pyVmomi, govc built first (10 minutes; again: 6)
 	@tools/venv fidelity .cache/fidelity
+	@tools/govc-build
 	$(PYTEST) -n 2 --dist loadgroup -m clients simulator/tests
 
 .PHONY: integration
@@ -61,9 +62,27 @@ integration: test-env ## Modules and playbooks against the simulator over TLS (a
 molecule: test-env ## Every role's scenario on real guests (root, podman; under 20 minutes); one role: make molecule ROLE=x
 	tools/molecule test $(ROLE)
 
+.PHONY: crash-test
+crash-test: test-env ## Kill playbooks at every changing call, run again, compare (an hour; SAMPLE=20 SEED=1: under 8 minutes)
+	$(BIN)/python tests/crash/crash_test.py $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+.PHONY: mutation
+mutation: test-env ## Break roles in named ways and see their scenarios fail (2 minutes a way); one role: make mutation ROLE=x
+	tools/mutation $(ROLE)
+
+.PHONY: release
+release: test-env ## Test everything, then build and prove a release: make release VERSION=1.2.3 (an hour)
+	@tools/release $(or $(VERSION),$(error say which: make release VERSION=1.2.3))
+
 .PHONY: bench
-bench: test-env ## How the simulator carries 1,000 hosts and 10,000 machines: a table (2 minutes)
-	$(BIN)/python tools/bench/simulator.py $(ARGS)
+bench: test-env bench-collection ## Tables: the simulator under load, the collection against others (an hour; bench-collection ARGS=--quick: 5 minutes)
+	$(BIN)/python tools/bench/simulator.py
+	$(BIN)/python tools/bench/placement.py
+
+.PHONY: bench-collection
+bench-collection: test-env
+	tools/venv fidelity .cache/fidelity
+	$(BIN)/python tools/bench/collection.py $(ARGS)
 
 .PHONY: simulator-docs
 simulator-docs: test-env ## Write the simulator's list of methods into its documentation

@@ -2,7 +2,7 @@
 """The demo behind `make demo`: the lab on the simulator, converged by site.yml.
 
 `up` starts the simulator with the lab's model (unless it runs already) and runs the playbook; `down` stops the
-simulator and removes all that `up` (or tools/lab.py) made. Everything lives in one directory: `.lab`, or
+simulator and removes all that `up` (or tools/lab_up.py) made. Everything lives in one directory: `.lab`, or
 `$GPUOPS_LAB_DIR`.
 Needs nothing but the standard library; the programs it starts come from `.venv`.
 """
@@ -46,7 +46,7 @@ class Lab:
         self.log_file = directory / "simulator.log"
         self.state_file = directory / "state.json"
         self.instance_file = directory / "instance"
-        """Whose guests the simulator's are, in a lab that has real ones (tools/lab.py)."""
+        """Whose guests the simulator's are, in a lab that has real ones (tools/lab_up.py)."""
         self.key_file = directory / "guest_key"
 
     def prepare(self) -> None:

@@ -30,7 +30,7 @@ import yaml
 TOP = Path(__file__).resolve().parents[1]
 SCENARIOS = TOP / "extensions" / "molecule"
 CACHE = TOP / ".cache" / "molecule"
-_STEP = re.compile(r"\[(?P<scenario>[\w-]+) > (?P<step>\w+)\] Executing")
+_FAILED = re.compile(r"^ERROR .*\[[\w-]+ > (?P<step>\w+)\] .*Executed: Failed")
 _TAIL = 80
 
 
@@ -40,7 +40,7 @@ class UsageError(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a scenario ended: seconds it took, and the step that it reached where it failed."""
+    """How a scenario ended: seconds it took, and the step that failed."""
 
     scenario: str
     passed: bool
@@ -66,13 +66,16 @@ class Runs:
                     os.killpg(process.pid, signal.SIGTERM)
 
 
-def scenarios_of(roles: Sequence[str], present: Sequence[str]) -> list[str]:
-    """Return the scenarios of the roles (none named: all), or raise UsageError for a role without one."""
+def scenarios_of(roles: Sequence[str], present: Sequence[str], *, exact: bool = False) -> list[str]:
+    """Return the scenarios of the roles (none named: all), or raise UsageError for a role without one.
+
+    `exact` takes the names as those of scenarios and leaves variants out.
+    """
     if not roles:
         return list(present)
     chosen: list[str] = []
     for role in roles:
-        own = [name for name in present if name == role or name.startswith(f"{role}__")]
+        own = [name for name in present if name == role or (not exact and name.startswith(f"{role}__"))]
         if not own:
             raise UsageError(f"no scenario tests {role!r}; there are: {', '.join(present)}")
         chosen += [name for name in own if name not in chosen]
@@ -84,7 +87,8 @@ def present_scenarios(directory: Path = SCENARIOS) -> list[str]:
     seconds = {}
     for path in sorted(directory.glob("*/molecule.yml")):
         if path.parent.name != "default":
-            declared = yaml.safe_load((path.parent / "guests.yml").read_text(encoding="utf-8"))
+            guests = path.parent / "guests.yml"
+            declared = yaml.safe_load(guests.read_text(encoding="utf-8")) if guests.is_file() else {}
             seconds[path.parent.name] = int(declared.get("molecule_seconds", 60))
     return sorted(seconds, key=lambda name: (-seconds[name], name))
 
@@ -156,8 +160,8 @@ def _run_one(scenario: str, runs: Runs, *, live: bool) -> Outcome:
                 if live:
                     sys.stdout.buffer.write(line)
                     sys.stdout.buffer.flush()
-                if found := _STEP.search(line.decode(errors="replace")):
-                    step = found["step"]
+                if found := _FAILED.search(line.decode(errors="replace")):
+                    step = step or found["step"]
             code = process.wait()
             with runs.lock:
                 del runs.processes[process.pid]
@@ -174,8 +178,8 @@ def _run_one(scenario: str, runs: Runs, *, live: bool) -> Outcome:
     return outcome
 
 
-def _test(roles: Sequence[str], jobs: int) -> int:
-    scenarios = scenarios_of(roles, present_scenarios())
+def _test(roles: Sequence[str], jobs: int, *, exact: bool) -> int:
+    scenarios = scenarios_of(roles, present_scenarios(), exact=exact)
     # what runs that were killed have left: their owners are gone
     subprocess.run([TOP / "tools" / "guest", "cleanup", "--stale"], stdout=subprocess.DEVNULL, check=True)
     runs = Runs()
@@ -205,7 +209,7 @@ def _step(scenario: str, command: Sequence[str]) -> int:
     run.mkdir(parents=True, exist_ok=True, mode=0o700)
     (run / "guests").mkdir(exist_ok=True)
     code = subprocess.call(
-        [TOP / ".venv" / "bin" / "molecule", command[0], "--scenario-name", scenario, *command[1:]],
+        [TOP / ".venv" / "bin" / "molecule", command[0].replace("_", "-"), "--scenario-name", scenario, *command[1:]],
         cwd=TOP,
         env=_environment(run, instance, None),
     )
@@ -221,6 +225,7 @@ def main() -> int:
     test = commands.add_parser("test", help="run scenarios from create to destroy; exit code 1 if one fails")
     test.add_argument("roles", nargs="*", metavar="ROLE", help="roles whose scenarios to run (default: all)")
     test.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="how many at a time")
+    test.add_argument("--exact", action="store_true", help="the names are scenarios: leave variants out")
     step = commands.add_parser("step", help="run one Molecule command on guests that stay until `destroy`")
     step.add_argument("scenario", metavar="SCENARIO")
     step.add_argument("molecule", nargs="+", metavar="COMMAND", help="create, prepare, check, converge, … destroy")
@@ -228,7 +233,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         if options.command == "test":
-            return _test(options.roles, options.jobs)
+            return _test(options.roles, options.jobs, exact=options.exact)
         if options.command == "step":
             return _step(options.scenario, options.molecule)
         print("\n".join(present_scenarios()))

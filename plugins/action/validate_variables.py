@@ -15,6 +15,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.gpuops.vsphere.plugins.module_utils.inventory.specs import (
     Spec,
     VariableProblem,
+    contradictions,
     missing_problems,
     unknown_problems,
     value_problems,
@@ -59,24 +60,30 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             [*(f"{role}_" for role in declared), *args["extra_prefixes"]],
             args["ignore"],
         )
+        values: dict[str, t.Any] = {}
         for role in here:
             found = missing_problems(variables, declared[role])
             for name in sorted(set(declared[role]) & set(variables)):
-                found += self._checked(name, variables[name], declared[role][name])
+                found += self._checked(name, variables[name], declared[role][name], values)
             needed = args["plan_roles"] is None or role in args["plan_roles"]
             problems += found if needed else [dataclasses.replace(problem, usable=True) for problem in found]
+        problems += contradictions(values)
         result["changed"] = False
         result["problems"] = [dataclasses.asdict(problem) for problem in problems]
         result["usable"] = all(problem.usable for problem in problems)
         return result
 
-    def _checked(self, name: str, raw: t.Any, option: t.Mapping[str, t.Any]) -> list[VariableProblem]:
+    def _checked(
+        self, name: str, raw: t.Any, option: t.Mapping[str, t.Any], values: dict[str, t.Any]
+    ) -> list[VariableProblem]:
+        """Problems of one variable; its value is added to `values`."""
         try:
             value = self._templar.template(raw)
         except AnsibleUndefinedVariable as error:
             return [VariableProblem(name, f"its template does not resolve: {_first_line(error)}")]
         except AnsibleError as error:
             return [VariableProblem(name, f"its value cannot be had: {_harmless(error)}")]
+        values[name] = value
         return value_problems(name, value, option)
 
 

@@ -14,8 +14,8 @@ short_description: Which hosts may not be taken out of service, and why
 version_added: "0.1.0"
 author: The gpuops.vsphere contributors (@gpuops)
 description:
-  - Takes the hosts of a batch out of service in their order, in thought, as long as enough GPUs of each kind stay free on
-    hosts that are connected and not in maintenance mode.
+  - Takes the hosts of a batch out of service in their order, in thought, as long as enough GPUs of each kind stay free
+    on hosts that are connected and not in maintenance mode.
   - A host that is out of service already takes nothing and is never refused.
 positional: _batch, _floor
 options:

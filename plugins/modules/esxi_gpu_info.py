@@ -227,11 +227,14 @@ def plan(facts: Facts, params: Params) -> Planned:
     catalog = Catalog(params["bar_overrides"])
     hosts = with_assumed(facts.hosts, params)
     names = list(dict.fromkeys(params["hosts"])) if params["hosts"] is not None else sorted(hosts)
+    guests: dict[str | None, list[VmFacts]] = {}
+    for vm in facts.vms:
+        guests.setdefault(vm.host, []).append(vm)
     described: dict[str, dict[str, t.Any]] = {}
     plans: dict[str, ObjectPlan] = {}
     for name in names:
         if name in hosts:
-            described[name], plans[name] = describe_host(hosts[name], facts.vms, catalog)
+            described[name], plans[name] = describe_host(hosts[name], guests.get(name, ()), catalog)
         else:
             plans[name] = unknown_host(name, facts.hosts.known)
     return Planned(plans=plans, returns={"hosts": described})

@@ -80,6 +80,10 @@ options:
           - What a choice that matches no GPU of this host means, if it differs from the other hosts.
         type: str
         choices: [fail, skip]
+      restart_services:
+        description:
+          - Whether the services of this host are restarted, if it differs from the other hosts.
+        type: bool
   missing:
     description:
       - What a choice that matches no GPU of the host means.
@@ -220,6 +224,7 @@ def argument_spec() -> Spec:
         "assignment_policy": {"type": "str", "choices": ["performance", "consolidation"]},
         "devices": {"type": "list", "elements": "dict", "default": [], "options": device},
         "missing": {"type": "str", "choices": ["fail", "skip"]},
+        "restart_services": {"type": "bool"},
     }
     return {
         "hosts": {"type": "list", "elements": "dict", "required": True, "options": host},
@@ -272,12 +277,17 @@ def wishes(params: Params) -> list[GraphicsWish]:
 def plan(facts: Facts, params: Params) -> Planned:
     hosts = with_assumed(facts.hosts, params)
     plans = plan_graphics(hosts, wishes(params), known=facts.hosts.known, vm_names=facts.vm_names)
-    shown = {name: item.plan for name, item in plans.items()}
-    if params["restart_services"]:
-        shown = {
-            name: dataclasses.replace(item, notes={**item.notes, "services_to_restart": []}) if item.changed else item
-            for name, item in shown.items()
-        }
+    restarts = {
+        host["name"]
+        for host in params["hosts"]
+        if (params["restart_services"] if host["restart_services"] is None else host["restart_services"])
+    }
+    shown = {
+        name: dataclasses.replace(item.plan, notes={**item.plan.notes, "services_to_restart": []})
+        if name in restarts and item.plan.changed
+        else item.plan
+        for name, item in plans.items()
+    }
     return Planned(
         plans=shown,
         hosts={
@@ -285,14 +295,17 @@ def plan(facts: Facts, params: Params) -> Planned:
             for name, item in plans.items()
             if item.plan.changed and item.after is not None
         },
-        work={name: (item.config, item.plan.notes.get("services_to_restart", [])) for name, item in plans.items()},
+        work={
+            name: (item.config, item.plan.notes.get("services_to_restart", []) if name in restarts else [])
+            for name, item in plans.items()
+        },
     )
 
 
 def apply(client: Client, facts: Facts, planned: Planned, params: Params) -> t.Mapping[str, Applied]:
     moids = {name: facts.hosts[name].moid for name in planned.todo}
     configs = {name: planned.work[name][0] for name in planned.todo}
-    services = {name: planned.work[name][1] for name in planned.todo} if params["restart_services"] else {}
+    services = {name: planned.work[name][1] for name in planned.todo}
     return applied(update_graphics(client, moids, configs, services, max_parallel=params["max_parallel"]))
 
 

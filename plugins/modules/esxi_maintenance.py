@@ -37,22 +37,22 @@ options:
   migrate:
     description:
       - Whether running virtual machines that DRS does not move may be migrated to other hosts of the cluster.
-      - One with vGPUs needs the vCenter setting C(vgpu.hotmigrate.enabled), a profile that can migrate, and another host
-        that offers it and has room.
+      - One with vGPUs needs the vCenter setting C(vgpu.hotmigrate.enabled), a profile that can migrate, and another
+        host that offers it and has room.
     type: bool
     default: true
   suspend:
     description:
       - Whether virtual machines with vGPUs that cannot be migrated may be suspended.
-      - Only for work that leaves driver, graphics type, ECC and MIG mode of the GPUs as they are, since a virtual machine
-        resumes on an unchanged GPU only. One with a passed-through device cannot be suspended.
+      - Only for work that leaves driver, graphics type, ECC and MIG mode of the GPUs as they are, since a virtual
+        machine resumes on an unchanged GPU only. One with a passed-through device cannot be suspended.
     type: bool
     default: false
   shut_down:
     description:
       - Whether virtual machines that can neither be migrated nor suspended may be shut down.
-      - With V(guest), only where the guest shuts down by itself within O(guest_timeout). With V(force), the power is cut
-        where it does not.
+      - With V(guest), only where the guest shuts down by itself within O(guest_timeout). With V(force), the power is
+        cut where it does not.
     type: str
     choices: [never, guest, force]
     default: never
@@ -165,13 +165,20 @@ failure:
   type: dict
 """
 
+import dataclasses
 import typing as t
 
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.drain import DrainFacts, DrainPolicy, plan_drain
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, predicted_host
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.maintenance import plan_enter, plan_leave
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.maintenance import plan_enter, plan_leave, to_drain
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.hosts import apply_maintenance
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.drains import (
+    DrainSettings,
+    read_drain,
+    read_drained,
+)
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.intents import now
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.maintenance import apply_maintenance
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module import (
     Applied,
     Params,
@@ -182,6 +189,13 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module impo
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import Spec
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.reads import Found, read_hosts
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import Bounds
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Facts:
+    hosts: Found[HostFacts]
+    drain: DrainFacts = dataclasses.field(default_factory=DrainFacts)
 
 
 def argument_spec() -> Spec:
@@ -197,17 +211,31 @@ def argument_spec() -> Spec:
     }
 
 
-def read(client: Client, params: Params) -> Found[HostFacts]:
-    return read_hosts(client, params["hosts"], guests=params["state"] == "entered")
-
-
-def plan(facts: Found[HostFacts], params: Params) -> Planned:
-    hosts = with_assumed(facts, params)
-    names = list(dict.fromkeys(params["hosts"]))
+def read(client: Client, params: Params) -> Facts:
+    hosts = read_hosts(client, params["hosts"], guests=params["state"] == "entered")
     if params["state"] == "entered":
-        steps = plan_enter(hosts, names, run=params["run_id"], now=now(), known=facts.known)
+        # What was assumed is not known yet here: it only ever takes hosts off the list.
+        return Facts(hosts, read_drain(client, [hosts[name] for name in to_drain(hosts, list(hosts))]))
+    drained = read_drained(client, hosts) if hosts else {}
+    for name, items in drained.items():
+        hosts[name] = dataclasses.replace(hosts[name], drained=items)
+    return Facts(hosts)
+
+
+def plan(facts: Facts, params: Params) -> Planned:
+    hosts = with_assumed(facts.hosts, params)
+    names = list(dict.fromkeys(params["hosts"]))
+    known = facts.hosts.known
+    if params["state"] == "entered":
+        policy = DrainPolicy(params["migrate"], params["suspend"], params["shut_down"])
+        entering = to_drain(hosts, names)
+        unreadable = {name: hosts[name].unreadable_vms for name in entering}
+        drains = plan_drain(entering, facts.drain, policy, unreadable)
+        steps = plan_enter(
+            hosts, names, run=params["run_id"], now=now(), drains=drains, restore=params["restore"], known=known
+        )
     else:
-        steps = plan_leave(hosts, names, known=facts.known)
+        steps = plan_leave(hosts, names, known=known)
     return Planned(
         plans={name: step.plan for name, step in steps.items()},
         hosts={
@@ -219,13 +247,19 @@ def plan(facts: Found[HostFacts], params: Params) -> Planned:
     )
 
 
-def apply(client: Client, facts: Found[HostFacts], planned: Planned, params: Params) -> t.Mapping[str, Applied]:
+def apply(client: Client, facts: Facts, planned: Planned, params: Params) -> t.Mapping[str, Applied]:
     outcomes = apply_maintenance(
         client,
-        {name: facts[name].moid for name in planned.todo},
+        facts.hosts,
         {name: planned.work[name] for name in planned.todo},
-        timeout=params["timeout"],
-        max_parallel=params["max_parallel"],
+        settings=DrainSettings(
+            run=params["run_id"],
+            mark=params["restore"],
+            force=params["shut_down"] == "force",
+            guest_timeout=params["guest_timeout"],
+        ),
+        targets={name: target.moid for name, target in facts.drain.targets.items()},
+        bounds=Bounds.of(params),
     )
     return applied(outcomes)
 

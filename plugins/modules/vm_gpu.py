@@ -11,12 +11,13 @@ version_added: "0.1.0"
 author:
   - The gpuops.vsphere contributors (@gpuops)
 description:
-  - Gives virtual machines exactly the listed GPUs by DirectPath I/O, with all that belongs to it, in one reconfigure
-    each. Memory is fully reserved, CPU and memory hot-add are switched off, and 64-bit MMIO is sized from the BARs.
+  - Gives virtual machines exactly the listed GPUs, whole ones by DirectPath I/O or vGPUs, with all that belongs to it,
+    in one reconfigure each. Memory is fully reserved, CPU and memory hot-add are switched off, and 64-bit MMIO is sized
+    from the BARs.
   - All virtual machines of the call are planned together with all others on their hosts, so that no device is given out
     twice. Devices that a virtual machine has and may keep are kept, new ones are taken from the lowest free address.
-  - A virtual machine that fits already is not touched, whatever its power state. One that has to change must be
-    powered off.
+  - A virtual machine that fits already is not touched, whatever its power state. What has to change while it is powered
+    on is subject to O(power).
   - Passthrough devices that are no GPUs, such as network cards, are left as they are.
 options:
   vms:
@@ -48,8 +49,12 @@ options:
                 or suspended.
               - With V(dynamic) devices that the vCenter chooses when the virtual machine is powered on, so that HA can
                 restart it on another host. It needs virtual hardware version 17.
+              - With V(vgpu) virtual GPUs, by O(vms[].gpus[].profile) or by what they must have. The host chooses the
+                GPU when the virtual machine is powered on.
+              - With V(device_group) devices that a host gives out together only, such as GPUs joined by NVLink. It
+                needs vSphere 8.
             type: str
-            choices: [fixed, dynamic]
+            choices: [fixed, dynamic, vgpu, device_group]
             required: true
           id:
             description:
@@ -64,9 +69,41 @@ options:
             description:
               - Hardware label of dynamic devices, as M(gpuops.vsphere.esxi_passthrough) sets it.
             type: str
+          profile:
+            description:
+              - vGPU profile, for example V(nvidia_a100-10c). The prefixes C(grid_) and C(nvidia_) may be left out.
+            type: str
+          at_least_gb:
+            description:
+              - Choose the smallest vGPU profile of the host with at least this framebuffer, in GB.
+              - A profile that the virtual machine has already is kept if it meets everything that is asked for.
+            type: float
+          at_most_gpu:
+            description:
+              - Choose a vGPU profile that is at most this share of one GPU, for example V(0.5).
+            type: float
+          migrate:
+            description:
+              - Whether the vGPU profile to be chosen must support vMotion.
+            type: bool
+            default: false
+          suspend:
+            description:
+              - Whether the vGPU profile to be chosen must support suspending the virtual machine.
+            type: bool
+            default: false
+          profile_class:
+            description:
+              - Series of the vGPU profile to be chosen, V(compute) (C) if not set, or V(workstation) (Q).
+            type: str
+            choices: [compute, workstation]
+          name:
+            description:
+              - Name of a device group, for example V(Nvidia:2@nvidia_a100-80c%NVLink).
+            type: str
           count:
             description:
-              - How many, a number or V(all) that the host has.
+              - How many, a number, or V(all) that the host has (whole GPUs only).
             type: str
             default: "1"
       memory_mb:
@@ -87,6 +124,27 @@ options:
     type: str
     choices: [check, efi]
     default: check
+  power:
+    description:
+      - What may be done to a virtual machine that is powered on and has to change.
+      - With V(never) nothing; it is reported as failed.
+      - With V(allow) its guest is shut down, and it is powered on again afterwards.
+      - With V(force) it is powered off hard where its guest cannot be asked, or does not shut down in time.
+      - What was about to be done is kept in the custom attribute C(gpuops.intent) of the virtual machine meanwhile, so
+        that one that an interrupted run has powered off is powered on again by the next run.
+    type: str
+    choices: [never, allow, force]
+    default: never
+  guest_timeout:
+    description:
+      - How many seconds guests have to shut down.
+    type: int
+    default: 300
+  run_id:
+    description:
+      - Name of the run, kept in the intent.
+    type: str
+    default: ansible
   bar_overrides:
     description:
       - Sizes of BARs by vendor and device id, for boards that the collection does not know or sees otherwise.
@@ -128,6 +186,25 @@ EXAMPLES = r"""
             id: "10de:1eb8"
             count: 4
 
+- name: Two vGPUs by name for one virtual machine, another one by what it needs, shut down for that if it runs
+  gpuops.vsphere.vm_gpu:
+    hostname: vcenter.example.org
+    username: "{{ vcenter_username }}"
+    password: "{{ vcenter_password }}"
+    power: allow
+    vms:
+      - name: train-01
+        gpus:
+          - mode: vgpu
+            profile: nvidia_a100-10c
+            count: 2
+      - name: train-02
+        gpus:
+          - mode: vgpu
+            at_least_gb: 10
+            at_most_gpu: 0.5
+            migrate: true
+
 - name: Take all GPUs away
   gpuops.vsphere.vm_gpu:
     hostname: vcenter.example.org
@@ -160,6 +237,8 @@ objects:
           ids: ["10de:1db6"]
           label:
           model: V100-32
+          profile:
+          group:
   contains:
     changed:
       description: Whether this virtual machine was or would be changed.
@@ -206,22 +285,18 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vm_problems imp
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.wants import parse
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import InputError
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.gpu_changes import Seen, apply_gpu_plans
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module import (
     Applied,
     Params,
     Planned,
-    applied,
     bulk_module,
     with_assumed,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import Spec
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.reads import Found, read_hosts, read_vms
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import Bounds
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.vms import (
-    reconfigure,
-    wait_for_tasks,
-    with_assumed_vms,
-)
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.vms import with_assumed_vms, with_device_groups
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -230,14 +305,18 @@ class Facts:
     neighbours: Found[VmFacts]
     """All virtual machines on the hosts of those wanted."""
     hosts: Found[HostFacts]
+    api_version: tuple[int, ...]
 
 
 def argument_spec() -> Spec:
     gpu: Spec = {
-        "mode": {"type": "str", "choices": ["fixed", "dynamic"], "required": True},
-        "id": {"type": "str"},
-        "address": {"type": "str"},
-        "label": {"type": "str"},
+        "mode": {"type": "str", "choices": ["fixed", "dynamic", "vgpu", "device_group"], "required": True},
+        **{key: {"type": "str"} for key in ("id", "address", "label", "profile", "name")},
+        "at_least_gb": {"type": "float"},
+        "at_most_gpu": {"type": "float"},
+        "migrate": {"type": "bool", "default": False},
+        "suspend": {"type": "bool", "default": False},
+        "profile_class": {"type": "str", "choices": ["compute", "workstation"]},
         "count": {"type": "str", "default": "1"},
     }
     vm: Spec = {
@@ -250,6 +329,9 @@ def argument_spec() -> Spec:
     return {
         "vms": {"type": "list", "elements": "dict", "required": True, "options": vm},
         "firmware": {"type": "str", "choices": ["check", "efi"], "default": "check"},
+        "power": {"type": "str", "choices": ["never", "allow", "force"], "default": "never"},
+        "guest_timeout": {"type": "int", "default": 300},
+        "run_id": {"type": "str", "default": "ansible"},
         "bar_overrides": {"type": "dict", "default": {}},
     }
 
@@ -265,8 +347,13 @@ def read(client: Client, params: Params) -> Facts:
     wanted = read_vms(client, [vm["name"] for vm in params["vms"]])
     known = with_assumed_vms(wanted, params)
     names = {str(known[vm["name"]].host) for vm in params["vms"] if vm["name"] in known}
-    hosts = read_hosts(client, sorted(names)) if names else Found()
-    return Facts(wanted, read_vms(client, on_hosts=hosts.values()), hosts)
+    hosts: Found[HostFacts] = read_hosts(client, sorted(names)) if names else Found()
+    with_groups = [vm["name"] for vm in params["vms"] if any(gpu["mode"] == "device_group" for gpu in vm["gpus"] or ())]
+    asked = {str(known[name].host) for name in with_groups if name in known}
+    offering = {name: host for name, host in hosts.items() if name in asked and host.answers}
+    if offering:
+        hosts.update(with_device_groups(client, offering, Bounds.of(params)))
+    return Facts(wanted, read_vms(client, on_hosts=hosts.values()), hosts, client.api_version)
 
 
 def inventory(facts: Facts, params: Params) -> Inventory:
@@ -274,7 +361,7 @@ def inventory(facts: Facts, params: Params) -> Inventory:
     vms = with_assumed_vms({**facts.neighbours, **facts.wanted}, params)
     hosts = with_assumed(facts.hosts, params)
     ambiguous = (facts.wanted.duplicates | facts.neighbours.duplicates) & names
-    return Inventory(vms, hosts, known_vms=facts.wanted.known, ambiguous=ambiguous)
+    return Inventory(vms, hosts, known_vms=facts.wanted.known, ambiguous=ambiguous, api_version=facts.api_version)
 
 
 def gpu_plans(facts: Facts, params: Params) -> dict[str, GpuPlan]:
@@ -285,6 +372,7 @@ def gpu_plans(facts: Facts, params: Params) -> dict[str, GpuPlan]:
         inventory(facts, params),
         catalog=Catalog(params["bar_overrides"]),
         firmware=params["firmware"],
+        power=params["power"],
     )
 
 
@@ -303,31 +391,25 @@ def plan(facts: Facts, params: Params) -> Planned:
     return Planned(
         plans={name: warned(item.plan, facts.neighbours) for name, item in plans.items()},
         vms={name: to_dict(item.predicted) for name, item in plans.items() if item.predicted is not None},
-        work={name: item.edit for name, item in plans.items() if item.edit is not None},
+        work=plans,
     )
 
 
 def apply(client: Client, facts: Facts, planned: Planned, params: Params) -> t.Mapping[str, Applied]:
-    bounds = Bounds.of(params)
-    outcomes = reconfigure(client, facts.wanted, facts.hosts, planned.work, bounds)
-    done = applied(outcomes)
-    refused = [
-        name
-        for name, outcome in outcomes.items()
-        if outcome.error is not None and outcome.error.fault in ("TaskInProgress", "ConcurrentAccess")
-    ]
-    if not refused:
-        return done
-    # A run that was killed may have left its reconfigure going on: what it did need not be done again, and what
-    # is still left to do is planned anew. Anybody else's change is only reported.
-    busy = wait_for_tasks(client, {name: facts.wanted[name].moid for name in refused}, bounds)
-    now = read(client, params)
-    later = gpu_plans(now, params)
-    fits = [name for name in refused if not later[name].plan.changes and not later[name].plan.failed]
-    done |= {name: Applied(changed=True) for name in fits}
-    edits = {name: edit for name in busy if (edit := later[name].edit) is not None}
-    done |= applied(reconfigure(client, now.wanted, now.hosts, edits, bounds))
-    return done
+    def look() -> Seen:
+        now = read(client, params)
+        return Seen(now.wanted, now.hosts, gpu_plans(now, params))
+
+    return apply_gpu_plans(
+        client,
+        planned.todo,
+        Seen(facts.wanted, facts.hosts, planned.work),
+        look,
+        Bounds.of(params),
+        run=params["run_id"],
+        force=params["power"] == "force",
+        guest_timeout=params["guest_timeout"],
+    )
 
 
 def main() -> None:

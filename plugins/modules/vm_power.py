@@ -6,13 +6,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: vm_power
-short_description: Power virtual machines on or off
+short_description: Power virtual machines on or off, suspend and resume them
 version_added: "0.1.0"
 author:
   - The gpuops.vsphere contributors (@gpuops)
 description:
-  - Powers many virtual machines on or off at once, and waits until they are.
-  - To power off, guests are asked to shut down. What would lose data needs O(force).
+  - Powers many virtual machines on or off at once, suspends or resumes them, and waits until they are.
+  - To power off, guests are asked to shut down. What would lose data needs O(force) or O(hard).
+  - Virtual machines with vGPUs are powered on one after the other on each host, since the host chooses the GPU of each.
+    Which one it will be is predicted from the host's assignment policy, and so is the order in which all find room;
+    both are worked out anew from what the host has chosen after each one.
 options:
   vms:
     description:
@@ -24,13 +27,22 @@ options:
     description:
       - With V(on), virtual machines are powered on, and suspended ones resumed.
       - With V(off), their guests are shut down.
+      - With V(suspended), they are suspended to disk. That cannot be done with a GPU by passthrough, and with vGPUs
+        only where the host says that the profile supports it.
+      - With V(resumed), suspended ones are resumed and all others are left alone. It needs a host with the same GPU
+        type, vGPU manager, ECC and MIG setting as when they were suspended.
     type: str
-    choices: ["on", "off"]
+    choices: ["on", "off", suspended, resumed]
     required: true
   force:
     description:
       - Whether O(state=off) may lose data. A guest that has no running VMware Tools, or does not shut down within
         O(guest_timeout), is powered off hard, and the memory of a suspended virtual machine is given up.
+    type: bool
+    default: false
+  hard:
+    description:
+      - Whether O(state=off) powers off without asking the guests, as pulling the plug does.
     type: bool
     default: false
   guest_timeout:
@@ -69,6 +81,14 @@ EXAMPLES = r"""
     vms: [gpu-server-01]
     state: "off"
     force: true
+
+- name: Suspend virtual machines with vGPUs
+  gpuops.vsphere.vm_power:
+    hostname: vcenter.example.org
+    username: "{{ vcenter_username }}"
+    password: "{{ vcenter_password }}"
+    vms: [train-01, train-02]
+    state: suspended
 """
 
 RETURN = r"""
@@ -100,6 +120,10 @@ objects:
     power:
       description: Its power state after the change.
       type: str
+    predicted_gpus:
+      description: PCI addresses of the GPUs on which its vGPUs are expected, for one that is powered on.
+      type: list
+      elements: str
 predicted:
   description: The virtual machines' facts after the change, for O(assume) of later steps.
   returned: always
@@ -115,10 +139,13 @@ failure:
 """
 
 import dataclasses
+import functools
 import typing as t
 
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, VmFacts, to_dict
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vm_power import plan_power
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Problem
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vm_power import in_the_way, plan_power, power_on_order
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module import (
     Applied,
@@ -130,29 +157,39 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module impo
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import Spec
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.reads import Found, read_hosts, read_vms
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import Bounds
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import Bounds, TaskOutcome
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.vm_power import lanes_of, power_on_in_turn
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.vms import (
     power_off,
     power_off_hard,
-    power_on,
+    suspend,
     with_assumed_vms,
 )
 
 # Faults of a power-on that are about the virtual machine's configuration, and most often about its GPUs.
 _CONFIGURATION = ("GenericVmConfigFault", "InvalidVmConfig", "InvalidDeviceSpec", "InsufficientGraphicsResourcesFault")
+# Faults for which the host's other virtual machines may be the cause.
+_ADMISSION = (
+    "InsufficientGraphicsResourcesFault",
+    "NoCompatibleHostWithAccessToDevice",
+    "InsufficientMemoryResourcesFault",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Facts:
     vms: Found[VmFacts]
     hosts: Found[HostFacts]
+    neighbours: Found[VmFacts]
+    """Those on the hosts of virtual machines with vGPUs that may be powered on."""
 
 
 def argument_spec() -> Spec:
     return {
         "vms": {"type": "list", "elements": "str", "required": True},
-        "state": {"type": "str", "choices": ["on", "off"], "required": True},
+        "state": {"type": "str", "choices": ["on", "off", "suspended", "resumed"], "required": True},
         "force": {"type": "bool", "default": False},
+        "hard": {"type": "bool", "default": False},
         "guest_timeout": {"type": "int", "default": 300},
     }
 
@@ -161,16 +198,21 @@ def read(client: Client, params: Params) -> Facts:
     vms = read_vms(client, params["vms"])
     known = with_assumed_vms(vms, params)
     names = {str(known[name].host) for name in params["vms"] if name in known}
-    return Facts(vms, read_hosts(client, sorted(names)) if names else Found())
+    hosts: Found[HostFacts] = read_hosts(client, sorted(names)) if names else Found()
+    starting = {name: vm for name, vm in known.items() if vm.power != "poweredOn"}
+    lanes = set(lanes_of(starting).values()) if params["state"] in ("on", "resumed") else set()
+    crowded = [host for name, host in hosts.items() if name in lanes]
+    return Facts(vms, hosts, read_vms(client, on_hosts=crowded) if crowded else Found())
 
 
 def plan(facts: Facts, params: Params) -> Planned:
     plans = plan_power(
-        params["vms"],
+        list(dict.fromkeys(params["vms"])),
         params["state"],
-        with_assumed_vms(facts.vms, params),
+        with_assumed_vms({**facts.neighbours, **facts.vms}, params),
         with_assumed(facts.hosts, params),
         force=params["force"],
+        hard=params["hard"],
         known=facts.vms.known,
         ambiguous=facts.vms.duplicates,
     )
@@ -183,33 +225,68 @@ def plan(facts: Facts, params: Params) -> Planned:
 def apply(client: Client, facts: Facts, planned: Planned, params: Params) -> t.Mapping[str, Applied]:
     bounds = Bounds.of(params)
     moids = {name: facts.vms[name].moid for name in planned.todo}
-    if params["state"] == "on":
-        done = applied(power_on(client, moids, bounds))
+    if params["state"] == "off":
+        outcomes = _off(client, facts, moids, params, bounds)
+    elif params["state"] == "suspended":
+        outcomes = suspend(client, moids, bounds)
     else:
-        suspended = {name: moid for name, moid in moids.items() if facts.vms[name].power == "suspended"}
-        outcomes = power_off(
-            client,
-            {name: moid for name, moid in moids.items() if name not in suspended},
-            bounds,
-            force=params["force"],
-            guest_timeout=params["guest_timeout"],
-        )
-        done = applied(outcomes | power_off_hard(client, suspended, bounds))
-    return {name: _with_advice(item, facts.vms[name]) for name, item in done.items()}
+        lanes = lanes_of({name: facts.vms[name] for name in moids})
+        outcomes = power_on_in_turn(client, moids, bounds, lanes, functools.partial(_order, client, facts, lanes))
+    causes = _causes(client, facts, outcomes)
+    return {name: _with_advice(item, facts.vms[name], causes.get(name, "")) for name, item in applied(outcomes).items()}
 
 
-def _with_advice(item: Applied, vm: VmFacts) -> Applied:
-    """A failed operation leaves the power as it is; a fault of the configuration is one for vm_gpu."""
-    problems = tuple(
-        dataclasses.replace(
-            problem,
-            msg=f"{problem.msg} Run vm_gpu for it: it sets what its GPUs need, or says what stands in the way.",
-        )
-        if problem.fault in _CONFIGURATION and vm.gpus
-        else problem
-        for problem in item.problems
+def _off(
+    client: Client, facts: Facts, moids: t.Mapping[str, str], params: Params, bounds: Bounds
+) -> dict[str, TaskOutcome]:
+    hard = {name: moid for name, moid in moids.items() if params["hard"] or facts.vms[name].power == "suspended"}
+    asked = {name: moid for name, moid in moids.items() if name not in hard}
+    outcomes = (
+        power_off(client, asked, bounds, force=params["force"], guest_timeout=params["guest_timeout"]) if asked else {}
     )
+    return outcomes | (power_off_hard(client, hard, bounds) if hard else {})
+
+
+def _order(client: Client, facts: Facts, lanes: t.Mapping[str, str], names: t.Sequence[str]) -> list[str]:
+    """The order for those that wait, from what the hosts have chosen for those before them."""
+    if len({lanes[name] for name in names}) == len(names):
+        return list(names)
+    hosts, vms = facts.hosts, {**facts.neighbours, **facts.vms}
+    if len(names) < len(lanes):
+        hosts = read_hosts(client, sorted({lanes[name] for name in names}))
+        vms = {**vms, **read_vms(client, on_hosts=hosts.values())}
+    return power_on_order(names, vms, hosts, Catalog())
+
+
+def _causes(client: Client, facts: Facts, outcomes: t.Mapping[str, TaskOutcome]) -> dict[str, str]:
+    """What is in the way of those that were not admitted; one more bulk read, if there are any."""
+    refused = {
+        name: outcome.error.fault
+        for name, outcome in outcomes.items()
+        if outcome.error is not None and outcome.error.fault in _ADMISSION
+    }
+    if not refused:
+        return {}
+    hosts = read_hosts(client, sorted({str(facts.vms[name].host) for name in refused}))
+    vms = read_vms(client, on_hosts=hosts.values()).values()
+    return {
+        name: in_the_way(facts.vms[name], hosts[str(facts.vms[name].host)], vms, fault, Catalog())
+        for name, fault in refused.items()
+        if str(facts.vms[name].host) in hosts
+    }
+
+
+def _with_advice(item: Applied, vm: VmFacts, cause: str) -> Applied:
+    """A failed operation leaves the power as it is; a fault of the configuration is one for vm_gpu."""
+    problems = tuple(_advised(problem, vm, cause) for problem in item.problems)
     return Applied(item.changed, problems, {"power": vm.power} if problems else {})
+
+
+def _advised(problem: Problem, vm: VmFacts, cause: str) -> Problem:
+    msg = f"{problem.msg} {cause}".rstrip()
+    if problem.fault in _CONFIGURATION and vm.gpus:
+        msg += " Run vm_gpu for it: it sets what its GPUs need, or says what stands in the way."
+    return dataclasses.replace(problem, msg=msg)
 
 
 def main() -> None:

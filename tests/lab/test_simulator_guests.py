@@ -260,5 +260,5 @@ def test_without_podman_lab_up_says_so_in_one_line(tmp_path: Path) -> None:
     said = subprocess.run(LAB, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert said.returncode == 1
     assert (said.stdout, said.stderr.count("\n")) == ("", 1)
-    assert said.stderr.startswith("tools/lab.py: guest: this is not a Debian or Ubuntu host; install by hand: ")
+    assert said.stderr.startswith("tools/lab_up.py: guest: this is not a Debian or Ubuntu host; install by hand: ")
     assert not (tmp_path / "lab" / "simulator.pid").exists()

@@ -16,3 +16,8 @@ def test_a_gpu_is_the_same_device_with_the_same_bars_in_both(key: str) -> None:
     assert (known.key, known.board) == (key, simulated.board)
     assert known.bars_mb == simulated.bars_mb
     assert known.framebuffer_gb == simulated.framebuffer_gb
+    assert known.vgpu is not None
+    assert dict(known.vgpu.equal) == simulated.equal
+    assert dict(known.vgpu.mixed) == simulated.mixed
+    for size in simulated.mixed:
+        assert known.vgpu.starts(size, simulated.framebuffer_gb) == simulated.starts(size)

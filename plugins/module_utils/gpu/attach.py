@@ -9,13 +9,28 @@ import collections.abc
 import dataclasses
 import typing as t
 
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu import vm_problems, vm_settings
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog, GpuModel, UnknownGpuError
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu import vgpu_wants, vm_problems, vm_settings
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.devices import (
+    Choice,
+    choose_devices,
+    described,
+    device_changes,
+    models_of,
+)
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import GpuAttachment, HostFacts, VmFacts
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.host_gpus import HostGpus
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Change, ObjectPlan, Problem
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.sharing import Share, share_out
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vgpu import plain
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.wants import GpuWant, VmWant
+
+ACTION = "reconfigure"
+"""Action of the intent on a virtual machine that is powered off to be reconfigured and powered on again after it."""
+
+PowerPolicy = t.Literal["never", "allow", "force"]
+"""What may be done to a virtual machine that is powered on and has to change: nothing, a shutdown of its guest, or a
+hard power off where the guest does not shut down."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,6 +52,11 @@ class GpuPlan:
     plan: ObjectPlan
     edit: VmEdit | None = None
     predicted: VmFacts | None = None
+    power_off: bool = False
+    """Power it off first; with it goes an intent, so that a later run powers it on again."""
+    power_on: bool = False
+    clear: bool = False
+    """Clear the intent in the end."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,6 +70,8 @@ class Inventory:
     """Names of all virtual machines, to suggest one."""
     ambiguous: collections.abc.Collection[str] = ()
     """Names that several virtual machines have."""
+    api_version: tuple[int, ...] = (8, 0, 2)
+    """Of the vCenter, for example (8, 0, 3, 0)."""
 
 
 def plan_gpus(
@@ -59,6 +81,7 @@ def plan_gpus(
     *,
     catalog: Catalog,
     firmware: vm_settings.FirmwarePolicy = "check",
+    power: PowerPolicy = "never",
 ) -> dict[str, GpuPlan]:
     """Plan all virtual machines together.
 
@@ -75,12 +98,141 @@ def plan_gpus(
         names = [name for name in wants if name in here]
         if not host.answers or not names:
             continue
-        gpus = HostGpus(host, catalog)
-        shares = share_out(gpus, {name: wants[name].gpus for name in names}, residents[host_name])
-        for name in names:
-            plans[name] = _plan_vm(inventory.vms[name], wants[name], shares[name], problems[name], gpus, firmware)
+        on_host = _OnHost(HostGpus(host, catalog), residents[host_name], inventory.api_version, firmware, power)
+        plans.update(on_host.plans({name: wants[name] for name in names}, problems))
     _stop_those_that_wait(plans, inventory.vms)
     return {name: plans[name] for name in wants}
+
+
+class _OnHost:
+    """The plans of the virtual machines on one host."""
+
+    def __init__(
+        self,
+        host: HostGpus,
+        vms: collections.abc.Sequence[VmFacts],
+        api_version: tuple[int, ...],
+        firmware: vm_settings.FirmwarePolicy,
+        power: PowerPolicy,
+    ) -> None:
+        self.host = host
+        self.vms = {vm.name: vm for vm in vms}
+        self.api_version = api_version
+        self.firmware = firmware
+        self.power = power
+
+    def plans(self, wants: t.Mapping[str, VmWant], problems: t.Mapping[str, list[Problem]]) -> dict[str, GpuPlan]:
+        resolved = {name: vgpu_wants.resolve(self.vms[name], want.gpus, self.host) for name, want in wants.items()}
+        for name, item in resolved.items():
+            problems[name].extend(item.problems)
+        devices = {name: item.gpus for name, item in resolved.items()}
+        running = {name for name, vm in self.vms.items() if vm.power != "poweredOff"}
+        shares = share_out(self.host, devices, self.vms.values(), running)
+        if self.power != "never":
+            # Those that fit as they are stay so; only the others may be powered off and give devices up.
+            stay = {name for name in running if name not in wants or self._fits(name, devices[name], shares[name])}
+            stay |= {name for name in running & wants.keys() if self.vms[name].power != "poweredOn"}
+            shares = share_out(self.host, devices, self.vms.values(), stay)
+        choices = {name: self._choose(name, devices[name], shares[name]) for name in wants}
+        after = {name: choice.applied_to(self.vms[name]) for name, choice in choices.items()}
+        moving = {name for name in wants if _vgpus(after[name]) != _vgpus(self.vms[name])}
+        for name, found in vgpu_wants.shortages(self.host, after, self.vms.values(), moving).items():
+            problems[name].append(found)
+        return {
+            name: self._plan(self.vms[name], want, shares[name], choices[name], problems[name], resolved[name].reasons)
+            for name, want in wants.items()
+        }
+
+    def _choose(self, name: str, wants: collections.abc.Sequence[GpuWant], share: Share) -> Choice:
+        return choose_devices(self.host.gpu_attachments(self.vms[name]), wants, share, self.host)
+
+    def _fits(self, name: str, wants: collections.abc.Sequence[GpuWant], share: Share) -> bool:
+        choice = self._choose(name, wants, share)
+        return not choice.added and not choice.removed and not share.problems
+
+    def _plan(
+        self,
+        vm: VmFacts,
+        want: VmWant,
+        share: Share,
+        choice: Choice,
+        problems: list[Problem],
+        reasons: t.Mapping[str, str],
+    ) -> GpuPlan:
+        host = self.host
+        problems.extend(share.problems)
+        mine = [*choice.kept, *choice.added]
+        models, unknown = models_of(mine, host)
+        problems.extend(Problem("unknown_gpu", vm.name, text, "bar_overrides") for text in unknown)
+        gpus = choice.applied_to(vm).gpus
+        problems.extend(
+            vm_settings.hardware_problems(
+                vm,
+                dynamic=any(gpu.mode == "dynamic" for gpu in gpus),
+                passthrough_devices=sum(gpu.mode != "vgpu" for gpu in gpus),
+                api_version=self.api_version,
+            )
+        )
+        problems.extend(vgpu_wants.several_problems(vm.name, mine, host, self.api_version))
+        settings, setting_changes, setting_problems = vm_settings.needed(
+            vm,
+            models,
+            gpus=len(mine),
+            memory_mb=want.memory_mb,
+            firmware=want.firmware or self.firmware,
+            vgpus=vgpu_wants.boards_of(mine, host),
+        )
+        problems.extend(setting_problems)
+        changes = [*device_changes(choice.removed, choice.added, host, reasons), *setting_changes]
+        cycle = self._cycle(vm, changes, problems)
+        interrupted = vm.intent is not None and vm.intent.action == ACTION
+        power_on = cycle or (interrupted and vm.power == "poweredOff")
+        edited = bool(changes)
+        if (power_on or cycle) and host.facts.in_maintenance and not problems:
+            problems.append(vm_problems.in_maintenance(vm.name, host.facts))
+        if cycle:
+            reason = "its devices cannot change while it runs"
+            changes.insert(0, Change("power off", "power", vm.power, "poweredOff", reason, disruptive=True))
+        if power_on:
+            reason = "" if cycle else "an interrupted run had powered it off"
+            changes.append(Change("power on", "power", "poweredOff", "poweredOn", reason))
+        elif interrupted:
+            changes.append(Change("clear", "intent", ACTION, None, "left over from an interrupted run"))
+        if cycle:
+            # What it was given dynamically it gives back, and may get another one.
+            gpus = tuple(dataclasses.replace(gpu, address=None) if gpu.mode == "dynamic" else gpu for gpu in gpus)
+        predicted = dataclasses.replace(settings.applied_to(vm), gpus=gpus)
+        if power_on:
+            predicted = dataclasses.replace(predicted, power="poweredOn")
+        if interrupted:
+            predicted = dataclasses.replace(predicted, intent=None)
+        notes = {"host": vm.host, "power": predicted.power, "gpus": described(predicted, host)}
+        if problems:
+            if interrupted and vm.power == "poweredOff":
+                text = "It was powered off by an interrupted run, and is powered on again once this is solved."
+                problems[-1] = dataclasses.replace(problems[-1], msg=f"{problems[-1].msg} {text}")
+            plan = ObjectPlan(vm.name, tuple(changes), tuple(problems), notes={**notes, "power": vm.power})
+            return GpuPlan(plan, None, vm)
+        edit = VmEdit(tuple(choice.added), choice.removed, settings, share.after) if edited else None
+        plan = ObjectPlan(vm.name, tuple(changes), notes=notes)
+        return GpuPlan(plan, edit, predicted, cycle, power_on, cycle or interrupted)
+
+    def _cycle(self, vm: VmFacts, changes: collections.abc.Sequence[Change], problems: list[Problem]) -> bool:
+        """Whether the virtual machine is to be powered off for its changes; says so where that may not be."""
+        if not changes or problems or vm.power == "poweredOff":
+            return False
+        if vm.power != "poweredOn" or self.power == "never":
+            problems.append(_not_off(vm, changes))
+            return False
+        if vm.intent is not None and vm.intent.action != ACTION:
+            text = f"is in the hands of another run ({vm.intent.action}). Finish that first, then run again."
+            problems.append(Problem("vm_in_other_hands", vm.name, text, kind="state"))
+            return False
+        return True
+
+
+def _vgpus(vm: VmFacts) -> collections.Counter[str]:
+    return collections.Counter(plain(gpu.profile) for gpu in vm.gpus if gpu.profile)
 
 
 def waves(edits: t.Mapping[str, VmEdit]) -> list[list[str]]:
@@ -118,151 +270,16 @@ def _standing(want: VmWant, inventory: Inventory) -> list[Problem]:
     return [] if host.answers else [vm_problems.not_connected(name, host)]
 
 
-def _plan_vm(
-    vm: VmFacts,
-    want: VmWant,
-    share: Share,
-    problems: list[Problem],
-    host: HostGpus,
-    firmware: vm_settings.FirmwarePolicy,
-) -> GpuPlan:
-    problems.extend(share.problems)
-    kept, removed = _keep(host.gpu_attachments(vm), want.gpus, share)
-    added = _new(kept, want.gpus, share, host)
-    models, unknown = _models([*kept, *added], host)
-    problems.extend(Problem("unknown_gpu", vm.name, text, "bar_overrides") for text in unknown)
-    others = tuple(gpu for gpu in vm.gpus if gpu not in kept and gpu not in removed)
-    gpus = (*others, *kept, *added)
-    problems.extend(
-        vm_settings.hardware_problems(
-            vm, dynamic=any(gpu.mode == "dynamic" for gpu in gpus), passthrough_devices=len(gpus)
-        )
-    )
-    settings, setting_changes, setting_problems = vm_settings.needed(
-        vm, models, gpus=len(kept) + len(added), memory_mb=want.memory_mb, firmware=want.firmware or firmware
-    )
-    problems.extend(setting_problems)
-    changes = (*_device_changes(removed, added, host), *setting_changes)
-    if changes and not problems and vm.power != "poweredOff":
-        problems.append(_not_off(vm, changes))
-    predicted = dataclasses.replace(settings.applied_to(vm), gpus=gpus)
-    notes = {"host": vm.host, "power": vm.power, "gpus": _described(predicted, host)}
-    plan = ObjectPlan(vm.name, changes, tuple(problems), notes=notes)
-    if problems:
-        return GpuPlan(plan, None, vm)
-    return GpuPlan(plan, VmEdit(tuple(added), removed, settings, share.after) if changes else None, predicted)
-
-
-def _keep(
-    current: collections.abc.Sequence[GpuAttachment], wanted: collections.abc.Sequence[GpuWant], share: Share
-) -> tuple[list[GpuAttachment], tuple[GpuAttachment, ...]]:
-    """The GPUs that stay, and those that go."""
-    fixed = set(share.fixed)
-    dynamic: collections.Counter[tuple[tuple[str, ...], str | None]] = collections.Counter()
-    for want, count in zip(wanted, share.counts, strict=True):
-        if want.mode == "dynamic":
-            dynamic[want.dynamic_kind] += count
-    kept: list[GpuAttachment] = []
-    for gpu in sorted(current, key=lambda gpu: (gpu.address is None, gpu.key)):
-        if gpu.mode == "fixed" and gpu.address in fixed:
-            fixed.remove(gpu.address)
-            kept.append(gpu)
-        elif gpu.mode == "dynamic" and dynamic[(gpu.ids, gpu.label)] > 0:
-            dynamic[(gpu.ids, gpu.label)] -= 1
-            kept.append(gpu)
-    return kept, tuple(gpu for gpu in current if gpu not in kept)
-
-
-def _new(
-    kept: collections.abc.Sequence[GpuAttachment],
-    wanted: collections.abc.Sequence[GpuWant],
-    share: Share,
-    host: HostGpus,
-) -> list[GpuAttachment]:
-    """The GPUs that come, with keys -1, -2, … as a reconfigure wants them."""
-    have = {gpu.address for gpu in kept if gpu.mode == "fixed"}
-    added = [
-        GpuAttachment("fixed", 0, address=address, ids=(host.devices[address].id,))
-        for address in share.fixed
-        if address not in have
-    ]
-    there = collections.Counter((gpu.ids, gpu.label) for gpu in kept if gpu.mode == "dynamic")
-    for want, count in zip(wanted, share.counts, strict=True):
-        if want.mode != "dynamic":
-            continue
-        ids, label = want.dynamic_kind
-        stay = min(there[(ids, label)], count)
-        there[(ids, label)] -= stay
-        added.extend(GpuAttachment("dynamic", 0, ids=ids, label=label) for _number in range(count - stay))
-    return [dataclasses.replace(gpu, key=-number) for number, gpu in enumerate(added, start=1)]
-
-
-def _models(gpus: collections.abc.Iterable[GpuAttachment], host: HostGpus) -> tuple[list[GpuModel], list[str]]:
-    """The boards of these GPUs, and what to say of unknown ones. A GPU by label is the largest that bears it."""
-    models: list[GpuModel] = []
-    unknown: dict[str, None] = {}
-    for gpu in gpus:
-        ids = gpu.ids or tuple(f.id for f in host.devices.values() if f.hardware_label == gpu.label)
-        found = []
-        for device_id in ids:
-            try:
-                found.append(host.catalog.require(device_id))
-            except UnknownGpuError as error:
-                unknown[str(error)] = None
-        if found:
-            models.append(max(found, key=lambda model: model.bars_gb))
-    return models, list(unknown)
-
-
-def _device_changes(
-    removed: collections.abc.Iterable[GpuAttachment], added: collections.abc.Iterable[GpuAttachment], host: HostGpus
-) -> list[Change]:
-    changes = [
-        Change("detach GPU", path, text, None, text)
-        for path, text in ((_path(gpu), _text(gpu, host)) for gpu in removed)
-    ]
-    changes += [
-        Change("attach GPU", path, None, text, text) for path, text in ((_path(gpu), _text(gpu, host)) for gpu in added)
-    ]
-    return changes
-
-
-def _path(gpu: GpuAttachment) -> str:
-    if gpu.mode == "fixed":
-        return str(gpu.address)
-    if gpu.mode == "vgpu":
-        return str(gpu.profile)
-    return " ".join([*gpu.ids, *([f"label {gpu.label}"] if gpu.label else [])])
-
-
-def _text(gpu: GpuAttachment, host: HostGpus) -> str:
-    names = [host.model_name(device_id) for device_id in gpu.ids]
-    return f"{' or '.join(names) or 'any model'}, {gpu.mode}" if gpu.mode != "vgpu" else "vGPU"
-
-
-def _described(vm: VmFacts, host: HostGpus) -> list[dict[str, t.Any]]:
-    """The GPUs of the virtual machine as they will be, for people and reports."""
-    return [
-        {
-            "mode": gpu.mode,
-            "address": gpu.address,
-            "ids": list(gpu.ids),
-            "label": gpu.label,
-            "model": " or ".join(host.model_name(device_id) for device_id in gpu.ids) or None,
-        }
-        for gpu in host.gpu_attachments(vm)
-        if gpu.mode != "vgpu"
-    ]
-
-
 def _not_off(vm: VmFacts, changes: collections.abc.Sequence[Change]) -> Problem:
     shown = "; ".join(str(change) for change in changes[:3])
+    instead = "; or let that be done for it with power: allow" if vm.power == "poweredOn" else ""
     more = f"; and {len(changes) - 3} more" if len(changes) > 3 else ""
     return Problem(
         "vm_powered_on" if vm.power == "poweredOn" else "vm_not_powered_off",
         vm.name,
         f"is {'powered on' if vm.power == 'poweredOn' else vm.power} and would have to change: {shown}{more}."
-        " Power it off first (vm_power with state: off), then run again.",
+        f" Power it off first (vm_power with state: off), then run again{instead}.",
+        "power",
         kind="state",
     )
 

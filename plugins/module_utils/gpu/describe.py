@@ -16,11 +16,9 @@ def describe_host(host: HostFacts, vms: t.Collection[VmFacts], catalog: Catalog)
 
     `vms` are (at least) the virtual machines on the host. An unknown GPU is listed with its sizes unset.
     """
-    gpus: list[dict[str, t.Any]] = []
     problems: list[Problem] = []
     for function in host.devices:
         if catalog.is_gpu(function):
-            gpus.append(_describe(host, function, vms, catalog))
             try:
                 catalog.require(function.id)
             except UnknownGpuError as error:
@@ -32,18 +30,24 @@ def describe_host(host: HostFacts, vms: t.Collection[VmFacts], catalog: Catalog)
                         option="bar_overrides",
                     )
                 )
+    gpus = describe_gpus(host, vms, catalog)
     return {**to_dict(host), "gpus": gpus}, ObjectPlan(host.name, problems=tuple(problems))
+
+
+def describe_gpus(host: HostFacts, vms: t.Collection[VmFacts], catalog: Catalog) -> list[dict[str, t.Any]]:
+    """The host's GPUs by address; `vms` are (at least) the virtual machines on it."""
+    here = [vm for vm in vms if vm.host == host.name]
+    return [_describe(host, function, here, catalog) for function in host.devices if catalog.is_gpu(function)]
 
 
 def _describe(host: HostFacts, function: PciFunction, vms: t.Collection[VmFacts], catalog: Catalog) -> dict[str, t.Any]:
     model = catalog.get(function.id)
     graphics = next((item for item in host.graphics if item.address == function.address), None)
-    configured = sorted(vm.name for vm in vms if vm.host == host.name and _has(vm, function, fixed_only=True))
+    configured = sorted(vm.name for vm in vms if _has(vm, function, fixed_only=True))
     users = sorted(
         vm.name
         for vm in vms
-        if vm.host == host.name
-        and vm.power == "poweredOn"
+        if vm.power == "poweredOn"
         and (_has(vm, function, fixed_only=False) or (graphics is not None and vm.moid in graphics.vm_moids))
     )
     return {

@@ -54,6 +54,23 @@ class Intent:
     """UTC time in ISO 8601."""
     boot_time: str | None = None
     """Boot time of the host before the step (ISO 8601), so that a later run knows whether it has rebooted."""
+    host: str | None = None
+    """Of a virtual machine: name of the host that it was drained from."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Drained:
+    """A virtual machine that a run of ours has drained from a host and not restored yet."""
+
+    vm: str
+    moid: str
+    how: str
+    """The action of its intent: `moved`, `suspending`, `suspended` or `stopped`."""
+    host: str | None
+    """Where it is now."""
+    power: Power
+    foreign: bool = False
+    """Somebody else has suspended it: our run died before it could."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,6 +110,18 @@ class GraphicsConfig:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class DeviceGroup:
+    """Devices that a host gives out together only, such as GPUs joined by NVLink (VendorDeviceGroupInfo)."""
+
+    name: str
+    """For example `Nvidia:2@nvidia_a100-80c%NVLink`."""
+    profiles: tuple[str, ...] = ()
+    """vGPU profile of each device, in the order of the group; empty for a device that is no vGPU."""
+    sequence: tuple[int, ...] = ()
+    """Sequence id of each device."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class HostFacts:
     """An ESXi host, as far as GPUs are concerned."""
 
@@ -116,8 +145,14 @@ class HostFacts:
     graphics: tuple[GraphicsDevice, ...] = ()
     vgpu_types: tuple[str, ...] = ()
     """vGPU profiles the host offers now (HostConfigInfo.sharedPassthruGpuTypes)."""
+    vgpu_suspend: tuple[str, ...] = ()
+    """Those of `vgpu_types` with which a virtual machine can be suspended (HostSharedGpuCapabilities)."""
+    vgpu_migrate: tuple[str, ...] = ()
+    """Those of `vgpu_types` with which a virtual machine can move by vMotion."""
+    device_groups: tuple[DeviceGroup, ...] = ()
+    """Device groups that the host offers; read only where a virtual machine asks for one."""
     reentered: bool = False
-    """The intent says that a run was leaving maintenance mode, and the host is in somebody else's (`taken_over`)."""
+    """The intent says that a run was entering or leaving maintenance mode, and the host is in somebody else's."""
     version: str | None = None
     """Version of ESXi, for example `8.0.3`."""
     build: str | None = None
@@ -128,6 +163,13 @@ class HostFacts:
     """None where the host tells nothing of its graphics."""
     unreadable_vms: tuple[str, ...] = ()
     """Ids of virtual machines on the host that the account may not read; read with its guests only."""
+    drained: tuple[Drained, ...] = ()
+    """What is to be restored on the host; read where it leaves maintenance mode."""
+
+    @property
+    def assignment_policy(self) -> str:
+        """`performance`: a new vGPU goes to the GPU with the fewest; `consolidation`: to the fullest that takes it."""
+        return self.graphics_config.assignment_policy if self.graphics_config else "performance"
 
     @property
     def answers(self) -> bool:
@@ -150,6 +192,12 @@ class GpuAttachment:
     """Dynamic: the hardware label wanted."""
     profile: str | None = None
     """vGPU: the profile name, for example `nvidia_a100-10c`."""
+    group: str | None = None
+    """Name of the device group that the device came with, and can only go with."""
+    group_key: int | None = None
+    """Which group of the virtual machine; negative while it is only planned."""
+    sequence: int | None = None
+    """Its place in the group."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -192,10 +240,16 @@ def host_from_dict(data: t.Mapping[str, t.Any]) -> HostFacts:
         GraphicsDevice(**{**device, "vm_moids": tuple(device.get("vm_moids", ()))})
         for device in fields.get("graphics", ())
     )
-    fields["vgpu_types"] = tuple(fields.get("vgpu_types", ()))
     fields["unreadable_vms"] = tuple(fields.get("unreadable_vms", ()))
     fields["graphics_config"] = _graphics_config(fields.get("graphics_config"))
+    for key in ("vgpu_types", "vgpu_suspend", "vgpu_migrate"):
+        fields[key] = tuple(fields.get(key, ()))
+    fields["device_groups"] = tuple(
+        DeviceGroup(group["name"], tuple(group["profiles"]), tuple(group["sequence"]))
+        for group in fields.get("device_groups", ())
+    )
     fields["intent"] = Intent(**fields["intent"]) if fields.get("intent") else None
+    fields["drained"] = tuple(Drained(**drained) for drained in fields.get("drained", ()))
     return HostFacts(**fields)
 
 

@@ -23,6 +23,7 @@ class HostGpus:
 
     def __init__(self, host: HostFacts, catalog: Catalog) -> None:
         self.name = host.name
+        self.facts = host
         self.catalog = catalog
         self.functions: dict[str, PciFunction] = {
             normalise_address(function.address) or function.address: function for function in host.devices

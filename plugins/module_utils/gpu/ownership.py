@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import difflib
 import typing as t
@@ -16,33 +17,71 @@ Owner = t.Literal["gpuops", "other"]
 LEAVING = "leaving"
 """Action of the intent from just before a run leaves maintenance mode until it clears the intent."""
 
-# A vCenter lists completed tasks for ten minutes; somewhat less, for clocks that differ.
-_TASKS_LISTED_S = 8 * 60
+ENTERING = "entering"
+"""Action of the intent from just before a run enters maintenance mode until that has succeeded."""
+
+DRAINING = "draining"
+"""Action of the intent while the virtual machines are moved out of the way, before maintenance mode."""
+
+# A vCenter keeps its tasks for 30 days unless told otherwise (task.maxAge); somewhat less, for clocks that differ.
+_TASKS_KEPT_S = 29 * 24 * 3600
+# Between writing a mark and the call there is nothing but the marks and calls of the other hosts of the batch.
+_CALLED_WITHIN_S = 120
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TaskSeen:
+    """A task on an object that has succeeded; times are the vCenter's (ISO 8601)."""
+
+    kind: str
+    queued: str
+    ended: str
 
 
 def maintenance_owner(host: HostFacts) -> Owner | None:
     """Who put the host into maintenance mode; None when it is not in it."""
     if not host.in_maintenance:
         return None
-    return "gpuops" if host.intent is not None and not host.reentered else "other"
+    if host.intent is None or host.intent.action == DRAINING or host.reentered:
+        return "other"
+    return "gpuops"
 
 
-def taken_over(mark: Intent, *, now: str, leaving: bool, changed: str | None) -> bool:
+def ours_since(mark: Intent, history: t.Sequence[TaskSeen], kind: str) -> bool:
+    """Whether what a mark announces was done by the run that wrote it, and nobody has undone and redone it since.
+
+    `history` are the tasks that have succeeded since, the oldest first. A run asks for its task at once after
+    it has written the mark; one that was asked for later is somebody else's.
+    """
+    if not history or history[-1].kind != kind:
+        return False
+    asked, limit = _moment(history[-1].queued), _moment(mark.started)
+    if asked is None or limit is None:
+        return False
+    return (asked - limit).total_seconds() <= _CALLED_WITHIN_S
+
+
+def taken_over(mark: Intent, history: t.Sequence[TaskSeen], *, now: str, leaving: bool) -> bool:
     """Whether a host in maintenance mode with the mark LEAVING is in somebody else's by now.
 
-    `now` is this machine's time, `leaving` whether a task to leave goes on, `changed` when the last listed
-    task that entered or left maintenance mode succeeded (vCenter's time, as `mark.started` is). A mark so
-    old that the vCenter no longer lists the tasks of its time tells nothing: the host is left alone then.
+    `history` are the tasks that have entered or left since, `now` is this machine's time, `leaving` whether a task to
+    leave goes on. A mark so old that the vCenter no longer has the tasks of its time tells nothing: the host is left
+    alone then.
     """
     if leaving:
         return False
-    if changed is not None and changed >= mark.started:
+    if history:
         return True
+    started, read = _moment(mark.started), _moment(now)
+    return started is None or read is None or (read - started).total_seconds() > _TASKS_KEPT_S
+
+
+def _moment(text: str) -> datetime.datetime | None:
     try:
-        age = datetime.datetime.fromisoformat(now) - datetime.datetime.fromisoformat(mark.started)
+        moment = datetime.datetime.fromisoformat(text)
     except (TypeError, ValueError):
-        return True
-    return age.total_seconds() > _TASKS_LISTED_S
+        return None
+    return moment if moment.tzinfo is not None else None
 
 
 def reboot_in_progress(host: HostFacts) -> bool:
@@ -76,7 +115,7 @@ def standing(host: HostFacts, addresses: t.Collection[str] | None = None) -> dic
 def left_alone(host: HostFacts) -> ObjectPlan:
     """The plan for a host that somebody else has put into maintenance mode: nothing, and say so."""
     why = "and not by us: somebody works on it"
-    if host.reentered:
+    if host.reentered and host.intent is not None and host.intent.action == LEAVING:
         why = "and since an interrupted run of ours was about to take it out, somebody seems to work on it"
     return ObjectPlan(
         host.name,

@@ -38,21 +38,35 @@ class Share:
     """Virtual machines of the call that give up one of `fixed`."""
 
 
-def share_out(host: HostGpus, wants: Wants, vms: collections.abc.Collection[VmFacts]) -> dict[str, Share]:
+def share_out(
+    host: HostGpus,
+    wants: Wants,
+    vms: collections.abc.Collection[VmFacts],
+    stay: collections.abc.Collection[str] | None = None,
+) -> dict[str, Share]:
     """Share out the GPUs of one host.
 
     `wants` are those of the virtual machines of the call, `vms` all that are on the host. Virtual machines
-    outside the call keep what they have. Fixed GPUs by id go first to those that have them, then from the
-    lowest free address.
+    outside the call keep what they have, and so do those of `stay` (default: all that are not powered off).
+    Fixed GPUs by id go first to those that have them, then from the lowest free address.
     """
-    return _Sharing(host, wants, vms).shares()
+    if stay is None:
+        stay = {vm.name for vm in vms if vm.power != "poweredOff"}
+    return _Sharing(host, wants, vms, stay).shares()
 
 
 class _Sharing:
     """One sharing out; the steps in order of `shares`."""
 
-    def __init__(self, host: HostGpus, wants: Wants, vms: collections.abc.Collection[VmFacts]) -> None:
+    def __init__(
+        self,
+        host: HostGpus,
+        wants: Wants,
+        vms: collections.abc.Collection[VmFacts],
+        stay: collections.abc.Collection[str],
+    ) -> None:
         self.host = host
+        self.stay = stay
         self.wants = wants
         self.vms = {vm.name: vm for vm in vms}
         self.users = holders(host, vms)
@@ -65,7 +79,7 @@ class _Sharing:
         self.claimed: set[Demand] = set()
         """Demands for dynamic GPUs that the virtual machine has in its configuration already."""
         self.locked: set[str] = set()
-        """GPUs that virtual machines of the call cannot give up, because they are not powered off."""
+        """GPUs that virtual machines of the call cannot give up: those of `stay`."""
 
     def shares(self) -> dict[str, Share]:
         demands = self._demands()
@@ -88,6 +102,9 @@ class _Sharing:
             has = collections.Counter((gpu.ids, gpu.label) for gpu in self.vms[name].gpus if gpu.mode == "dynamic")
             index = 0
             for want in wants:
+                if not want.passthrough:
+                    self.counts[name].append(want.count or 0)
+                    continue
                 matching = self.host.matching(want)
                 count = want.count if want.count is not None else len(matching)
                 self.counts[name].append(count)
@@ -114,7 +131,7 @@ class _Sharing:
         """Leave virtual machines that are not powered off what they have, and take it out of all others' choice."""
         for name in self.wants:
             vm = self.vms[name]
-            if vm.power == "poweredOff":
+            if name not in self.stay:
                 continue
             mine = [demand for demand in demands if demand.vm == name]
             narrowed = [dataclasses.replace(demand, candidates=self._has(vm, demand)) for demand in mine]

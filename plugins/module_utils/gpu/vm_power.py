@@ -1,6 +1,6 @@
 # Copyright: the gpuops.vsphere contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Planner: virtual machines on or off."""
+"""Planner: virtual machines on, off, suspended or resumed; and what is in the way of one that does not start."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ import dataclasses
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu import vm_problems
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, VmFacts
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, Power, VmFacts
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Change, ObjectPlan, Problem
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vgpu import predict, profiles_of, running
 
-State = t.Literal["on", "off"]
+State = t.Literal["on", "off", "suspended", "resumed"]
+
+_WANTED: dict[State, Power] = {
+    "on": "poweredOn",
+    "off": "poweredOff",
+    "suspended": "suspended",
+    "resumed": "poweredOn",
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,11 +39,19 @@ def plan_power(
     hosts: t.Mapping[str, HostFacts],
     *,
     force: bool = False,
+    hard: bool = False,
     known: collections.abc.Collection[str] = (),
     ambiguous: collections.abc.Collection[str] = (),
+    catalog: Catalog | None = None,
 ) -> dict[str, PowerPlan]:
-    """Plan each virtual machine. `force` allows what loses data: discarding a suspended machine's memory."""
-    return {name: _plan(name, state, vms.get(name), hosts, force, known, ambiguous) for name in dict.fromkeys(names)}
+    """Plan each virtual machine of `names`; `vms` may hold others on the same hosts, whose vGPUs take room.
+
+    `force` allows what loses data: discarding a suspended machine's memory. `hard` does not ask the guest.
+    """
+    plans = {name: _plan(name, state, vms.get(name), hosts, force, hard, known, ambiguous) for name in names}
+    if state in ("on", "resumed"):
+        _add_predictions(plans, vms, hosts, catalog or Catalog())
+    return plans
 
 
 def _plan(
@@ -43,6 +60,7 @@ def _plan(
     vm: VmFacts | None,
     hosts: t.Mapping[str, HostFacts],
     force: bool,
+    hard: bool,
     known: collections.abc.Collection[str],
     ambiguous: collections.abc.Collection[str],
 ) -> PowerPlan:
@@ -52,16 +70,23 @@ def _plan(
         return _refused(name, vm_problems.ambiguous(name))
     if vm.template:
         return _refused(name, Problem("is_template", name, "This is a template; only its clones have power.", "vms"))
-    wanted: t.Literal["poweredOn", "poweredOff"] = "poweredOn" if state == "on" else "poweredOff"
+    wanted = _WANTED[state]
     notes = {"host": vm.host, "power": wanted}
-    if vm.power == wanted:
-        return PowerPlan(ObjectPlan(name, notes=notes), vm)
+    if vm.power == wanted or (state == "resumed" and vm.power == "poweredOff"):
+        return PowerPlan(ObjectPlan(name, notes={**notes, "power": vm.power}), vm)
     problems = _in_the_way(vm, state, hosts, force)
-    reason = "resume it" if state == "on" and vm.power == "suspended" else ""
-    change = Change(f"power {state}", "power", vm.power, wanted, reason, disruptive=state == "off")
+    change = _change(vm, state, wanted, hard)
     if problems:
         return PowerPlan(ObjectPlan(name, (change,), tuple(problems), notes={**notes, "power": vm.power}), vm)
     return PowerPlan(ObjectPlan(name, (change,), notes=notes), dataclasses.replace(vm, power=wanted))
+
+
+def _change(vm: VmFacts, state: State, wanted: Power, hard: bool) -> Change:
+    if state == "suspended":
+        return Change("suspend", "power", vm.power, wanted, disruptive=True)
+    if state == "off":
+        return Change("power off", "power", vm.power, wanted, "without asking its guest" if hard else "", True)
+    return Change("power on", "power", vm.power, wanted, "resume it" if vm.power == "suspended" else "")
 
 
 def _in_the_way(vm: VmFacts, state: State, hosts: t.Mapping[str, HostFacts], force: bool) -> list[Problem]:
@@ -70,7 +95,7 @@ def _in_the_way(vm: VmFacts, state: State, hosts: t.Mapping[str, HostFacts], for
         return [vm_problems.no_host(vm.name)]
     if not host.answers:
         return [vm_problems.not_connected(vm.name, host)]
-    if state == "on" and host.in_maintenance:
+    if state in ("on", "resumed") and host.in_maintenance:
         return [vm_problems.in_maintenance(vm.name, host)]
     if state == "off" and vm.power == "suspended" and not force:
         return [
@@ -83,7 +108,118 @@ def _in_the_way(vm: VmFacts, state: State, hosts: t.Mapping[str, HostFacts], for
                 kind="state",
             )
         ]
+    return _cannot_suspend(vm, host) if state == "suspended" else []
+
+
+def _cannot_suspend(vm: VmFacts, host: HostFacts) -> list[Problem]:
+    """Why a virtual machine cannot be suspended: it does not run, or its devices do not let it."""
+    if vm.power != "poweredOn":
+        text = "is powered off, so there is nothing to suspend. Power it on first, or leave it as it is."
+        return [Problem("vm_powered_off", vm.name, text, "state", kind="state")]
+    whole = [gpu.address or ", ".join(gpu.ids) or f"label {gpu.label}" for gpu in vm.gpus if gpu.mode != "vgpu"]
+    if whole:
+        text = f"has {', '.join(whole)} by passthrough, with which nothing can be suspended. Power it off instead."
+        return [Problem("suspend_not_supported", vm.name, text, "state")]
+    unable = [gpu.profile for gpu in vm.gpus if gpu.profile is not None and gpu.profile not in host.vgpu_suspend]
+    if unable:
+        text = (
+            f"has the vGPU {', '.join(unable)}, with which {host.name} does not suspend. Power it off instead, or use a"
+            " profile that it can suspend (esxi_gpu_info shows vgpu_suspend)."
+        )
+        return [Problem("suspend_not_supported", vm.name, text, "state")]
     return []
+
+
+def _add_predictions(
+    plans: dict[str, PowerPlan], vms: t.Mapping[str, VmFacts], hosts: t.Mapping[str, HostFacts], catalog: Catalog
+) -> None:
+    """Say on which GPUs the vGPUs will be, and warn of those that seem to have no room."""
+    for host in hosts.values():
+        starting = {
+            name: profiles_of(vms[name])
+            for name, item in plans.items()
+            if item.plan.changed and name in vms and vms[name].host == host.name and profiles_of(vms[name])
+        }
+        if not starting:
+            continue
+        result = predict(running(host, vms.values(), catalog), starting, host.assignment_policy)
+        for name in starting:
+            plan = plans[name].plan
+            if name in result.addresses:
+                plan = dataclasses.replace(plan, notes={**plan.notes, "predicted_gpus": list(result.addresses[name])})
+            else:
+                text = (
+                    f"{name}: {host.name} seems to have no room for its vGPUs. {vgpus_on(host, vms.values(), catalog)}"
+                )
+                plan = dataclasses.replace(plan, warnings=(*plan.warnings, text))
+            plans[name] = dataclasses.replace(plans[name], plan=plan)
+
+
+def power_on_order(
+    names: collections.abc.Sequence[str],
+    vms: t.Mapping[str, VmFacts],
+    hosts: t.Mapping[str, HostFacts],
+    catalog: Catalog,
+) -> list[str]:
+    """The order in which those with vGPUs start: as many as can find room, those that cannot at the end."""
+    order: list[str] = []
+    for host in hosts.values():
+        mine = {name: profiles_of(vms[name]) for name in names if name in vms and vms[name].host == host.name}
+        result = predict(running(host, vms.values(), catalog), mine, host.assignment_policy)
+        order += [*result.order, *result.missing]
+    return [*order, *(name for name in names if name not in order)]
+
+
+def vgpus_on(host: HostFacts, vms: collections.abc.Iterable[VmFacts], catalog: Catalog) -> str:
+    """Who has vGPUs on which GPU of a host, in a sentence or two."""
+    here = sorted((vm for vm in vms if vm.host == host.name and vm.power == "poweredOn"), key=lambda vm: vm.name)
+    gpus = running(host, here, catalog)
+    if not gpus:
+        return f"No GPU of {host.name} takes vGPUs now: see esxi_graphics."
+    lines = []
+    for device in sorted(host.graphics, key=lambda device: device.address):
+        if device.address in gpus:
+            holders = [
+                f"{vm.name} ({', '.join(profile.name for profile in profiles_of(vm))})"
+                for vm in here
+                if vm.moid in device.vm_moids
+            ]
+            lines.append(f"{device.address} has {', '.join(holders) or 'none'}")
+    return f"On {host.name}: {'; '.join(lines)}."
+
+
+def in_the_way(
+    vm: VmFacts, host: HostFacts, vms: collections.abc.Collection[VmFacts], fault: str | None, catalog: Catalog
+) -> str:
+    """What keeps a virtual machine from starting on its host, as far as the facts tell; empty when they do not."""
+    others = [one for one in vms if one.host == host.name and one.power == "poweredOn" and one.name != vm.name]
+    if fault == "InsufficientGraphicsResourcesFault":
+        return vgpus_on(host, others, catalog)
+    if fault == "NoCompatibleHostWithAccessToDevice":
+        ids = {device_id for gpu in vm.gpus if gpu.mode == "dynamic" for device_id in gpu.ids}
+        labels = {gpu.label for gpu in vm.gpus if gpu.mode == "dynamic" and gpu.label}
+        held = {gpu.address: one.name for one in others for gpu in one.gpus if gpu.address}
+        found = [
+            f"{function.address} {_state(function.passthrough_active, held.get(function.address))}"
+            for function in host.devices
+            if function.id in ids or function.hardware_label in labels
+        ]
+        return f"On {host.name}: {'; '.join(found) or 'no such device'}."
+    if fault == "InsufficientMemoryResourcesFault":
+        largest = sorted(others, key=lambda one: -one.memory_reservation_mb)[:5]
+        held_by = ", ".join(
+            f"{one.name} {one.memory_reservation_mb} MB" for one in largest if one.memory_reservation_mb
+        )
+        return (
+            f"It reserves {vm.memory_reservation_mb} MB; the largest reservations on {host.name}: {held_by or 'none'}."
+        )
+    return ""
+
+
+def _state(active: bool, holder: str | None) -> str:
+    if holder is not None:
+        return f"held by {holder}"
+    return "free" if active else "not active for passthrough"
 
 
 def _refused(name: str, problem: Problem) -> PowerPlan:

@@ -21,8 +21,17 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Cha
 FirmwarePolicy = t.Literal["check", "efi"]
 
 DYNAMIC_HARDWARE_VERSION = 17
-# Hardware version -> most passthrough devices. Version 20 is both 8.0 (32) and 8.0 U1 (64): the safe one.
-_MOST_DEVICES = ((21, 128), (20, 32), (0, 16))
+
+
+def most_devices(api_version: tuple[int, ...], hardware_version: int) -> int:
+    """How many passthrough devices a virtual machine may have: 16 before vSphere 8, 32 in 8.0, 64 in 8.0 U1, and 128
+    from 8.0 U2 on with hardware version 21.
+    """
+    if api_version < (8,) or hardware_version < 20:
+        return 16
+    if api_version >= (8, 0, 2):
+        return 128 if hardware_version >= 21 else 64
+    return 64 if api_version >= (8, 0, 1) else 32
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,9 +68,11 @@ def needed(
     gpus: int,
     memory_mb: int | None,
     firmware: FirmwarePolicy,
+    vgpus: collections.abc.Sequence[GpuModel | None] = (),
 ) -> tuple[Settings, list[Change], list[Problem]]:
     """What must be set for a virtual machine that is to have `gpus` GPUs, of these models as far as known.
 
+    `models` are those passed through, `vgpus` the boards of its vGPUs.
     Without any GPU only `memory_mb` counts: settings that GPUs needed once do no harm and stay.
     """
     changes: list[Change] = []
@@ -80,25 +91,28 @@ def needed(
     if vm.memory_hot_add:
         changes.append(Change("set", "memory_hot_add", True, False, "not with GPUs"))
     to_efi = False
-    if mmio.needs_64bit(models) and vm.firmware != "efi":
+    vgpu_gb = mmio.vgpu_size_gb(vgpus, memory_mb or vm.memory_mb)
+    if (vgpus or mmio.needs_64bit(models)) and vm.firmware != "efi":
         if firmware == "efi":
             to_efi = True
             changes.append(Change("set", "firmware", vm.firmware, "efi", "64-bit MMIO needs EFI"))
         else:
+            needy = "vGPUs" if vgpus else "its GPUs have BARs that"
             problems.append(
                 Problem(
                     "firmware_bios",
                     vm.name,
-                    "has BIOS firmware, and its GPUs have BARs that need EFI. A guest that is installed cannot be"
-                    " changed over: make its template with EFI. If no guest is installed yet, set firmware: efi.",
+                    f"has BIOS firmware, and {needy} need EFI. A guest that is installed cannot be changed over: make"
+                    " its template with EFI. If no guest is installed yet, set firmware: efi.",
                     option="firmware",
                 )
             )
-    extra_config = mmio.wanted_settings(models, vm.extra_config)
+    extra_config = mmio.wanted_settings(models, vm.extra_config, vgpu_gb)
     total = sum(model.bars_gb for model in models)
+    causes = [f"BARs of {total:.4g} GB"] if models else []
+    causes += [f"{vgpu_gb} GB for vGPUs"] if vgpus else []
     changes.extend(
-        Change("set", key, vm.extra_config.get(key), value, f"BARs of {total:.4g} GB")
-        for key, value in extra_config.items()
+        Change("set", key, vm.extra_config.get(key), value, " and ".join(causes)) for key, value in extra_config.items()
     )
     return (
         Settings(new_memory, lock, vm.cpu_hot_add, vm.memory_hot_add, to_efi, extra_config),
@@ -107,7 +121,9 @@ def needed(
     )
 
 
-def hardware_problems(vm: VmFacts, *, dynamic: bool, passthrough_devices: int) -> list[Problem]:
+def hardware_problems(
+    vm: VmFacts, *, dynamic: bool, passthrough_devices: int, api_version: tuple[int, ...] = (8, 0, 2)
+) -> list[Problem]:
     """Whether the virtual hardware is too old for what is asked of it."""
     problems = []
     if dynamic and vm.hardware_version < DYNAMIC_HARDWARE_VERSION:
@@ -120,14 +136,15 @@ def hardware_problems(vm: VmFacts, *, dynamic: bool, passthrough_devices: int) -
                 option="gpus",
             )
         )
-    most = next(limit for version, limit in _MOST_DEVICES if vm.hardware_version >= version)
+    most = most_devices(api_version, vm.hardware_version)
     if passthrough_devices > most:
         problems.append(
             Problem(
                 "too_many_devices",
                 vm.name,
                 f"would have {passthrough_devices} passthrough devices; virtual hardware version"
-                f" {vm.hardware_version} allows {most}. Ask for fewer, or upgrade the virtual hardware.",
+                f" {vm.hardware_version} on vSphere {'.'.join(map(str, api_version[:3]))} allows {most}. Ask for fewer,"
+                " or upgrade the virtual hardware (and vSphere).",
                 option="gpus",
             )
         )

@@ -11,16 +11,35 @@ import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import valid_id
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Problem
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.profiles import Needs
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.selection import normalise_address
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vgpu import parse_profile
 
 ALL = "all"
+
+Mode = t.Literal["fixed", "dynamic", "vgpu", "device_group"]
+
+_NEEDS = ("at_least_gb", "at_most_gpu", "migrate", "suspend", "profile_class")
+# What each mode may be given beside its count.
+_KEYS: dict[str, tuple[str, ...]] = {
+    "fixed": ("id", "address"),
+    "dynamic": ("id", "label"),
+    "vgpu": ("profile", *_NEEDS),
+    "device_group": ("name",),
+}
+_INSTEAD = {
+    "fixed": "a fixed GPU is chosen by id or address",
+    "dynamic": "a dynamic GPU is chosen by id or label",
+    "vgpu": "a vGPU is chosen by profile, or by at_least_gb, at_most_gpu, migrate, suspend and profile_class",
+    "device_group": "a device group is chosen by name",
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GpuWant:
     """Some GPUs of one kind."""
 
-    mode: t.Literal["fixed", "dynamic"]
+    mode: Mode
     count: int | None
     """How many; None for all that the host has."""
     id: str | None = None
@@ -29,6 +48,17 @@ class GpuWant:
     """Fixed only: one device, by its full PCI address."""
     label: str | None = None
     """Dynamic only: the hardware label."""
+    profile: str | None = None
+    """vGPU only: the profile."""
+    needs: Needs | None = None
+    """vGPU only, instead of a profile: what it must have."""
+    group: str | None = None
+    """Device groups only: the name of the group."""
+
+    @property
+    def passthrough(self) -> bool:
+        """Whether whole GPUs are asked for."""
+        return self.mode in ("fixed", "dynamic")
 
     @property
     def dynamic_kind(self) -> tuple[tuple[str, ...], str | None]:
@@ -83,17 +113,16 @@ def parse(items: collections.abc.Sequence[t.Mapping[str, t.Any]]) -> tuple[dict[
 
 
 def _gpu(item: t.Mapping[str, t.Any]) -> tuple[GpuWant | None, list[str]]:
-    mode = item["mode"]
-    given = {key: str(item[key]).strip() for key in ("id", "address", "label") if item.get(key)}
-    mistakes = []
-    if "address" in given and mode == "dynamic":
-        mistakes.append("address is for mode fixed; a dynamic GPU is chosen by id or label")
-    if "label" in given and mode == "fixed":
-        mistakes.append("label is for mode dynamic; a fixed GPU is chosen by id or address")
-    if "address" in given and "id" in given:
+    mode: Mode = item["mode"]
+    given = {key: str(item[key]).strip() for key in ("id", "address", "label", "profile", "name") if item.get(key)}
+    asked = {key: item[key] for key in _NEEDS if item.get(key)}
+    mistakes = [f"{key} is not for mode {mode}; {_INSTEAD[mode]}" for key in (*given, *asked) if key not in _KEYS[mode]]
+    if "address" in given and "id" in given and mode == "fixed":
         mistakes.append("give either id or address, not both")
     if mode == "dynamic" and not {"id", "label"} & given.keys():
         mistakes.append("a dynamic GPU needs id or label")
+    if mode == "device_group" and "name" not in given:
+        mistakes.append("a device group needs its name")
     device_id = given.get("id", "").lower() or None
     if device_id and not valid_id(device_id):
         mistakes.append(f"id {given['id']!r} is not vendor:device in hex, such as '10de:1db6'")
@@ -105,9 +134,33 @@ def _gpu(item: t.Mapping[str, t.Any]) -> tuple[GpuWant | None, list[str]]:
         mistakes.append(f"count must be a whole number from 1, or 'all', not {item.get('count')!r}")
     elif "address" in given and count != 1:
         mistakes.append("an address is one device: leave out count")
+    elif count is None and mode not in ("fixed", "dynamic"):
+        mistakes.append(f"count must be a number for mode {mode}, not 'all'")
+    if mode == "vgpu":
+        mistakes += _vgpu_mistakes(given, asked)
     if mistakes:
         return None, mistakes
-    return GpuWant(mode, count, device_id, address, given.get("label")), []
+    needs = Needs(**asked) if mode == "vgpu" and "profile" not in given else None
+    return (
+        GpuWant(mode, count, device_id, address, given.get("label"), given.get("profile"), needs, given.get("name")),
+        [],
+    )
+
+
+def _vgpu_mistakes(given: t.Mapping[str, str], asked: t.Mapping[str, t.Any]) -> list[str]:
+    mistakes = []
+    if "profile" in given:
+        if parse_profile(given["profile"]) is None:
+            mistakes.append(f"profile {given['profile']!r} is not a vGPU profile such as 'nvidia_a100-10c'")
+        if asked:
+            mistakes.append(f"give either profile or {', '.join(asked)}, not both")
+    elif not asked:
+        mistakes.append("a vGPU needs a profile, or at_least_gb and the like to choose one by")
+    if asked.get("at_least_gb", 1) <= 0:
+        mistakes.append(f"at_least_gb must be above 0, not {asked['at_least_gb']:g}")
+    if not 0 < asked.get("at_most_gpu", 1) <= 1:
+        mistakes.append(f"at_most_gpu is a share of one GPU, above 0 and at most 1, not {asked['at_most_gpu']:g}")
+    return mistakes
 
 
 def _count(value: t.Any) -> int | None:

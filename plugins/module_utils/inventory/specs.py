@@ -17,6 +17,8 @@ import re
 import typing as t
 
 from ansible.module_utils.common.parameters import DEFAULT_TYPE_VALIDATORS
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vgpu import parse_profile
 
 Spec = t.Mapping[str, t.Mapping[str, t.Any]]
 """The `options` of an argument spec: name -> type, elements, choices, required, options, …"""
@@ -26,6 +28,9 @@ _CLOSE = 0.75
 
 _SAME_BUT_FOR_A_SLIP = 0.92
 """How alike a name outside the roles' prefixes must be to count as a slip of the pen."""
+
+_PREFIX_ALIKE = 0.8
+"""How alike the beginning of a name must be to a prefix, where the rest is a declared name's."""
 
 _PRINTABLE_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
 
@@ -91,7 +96,8 @@ def unknown_problems(
     """Names that look like a role's variable and that no role declares.
 
     Either they begin with one of `prefixes` (`gpu_vm_`), or they are a slip away from a declared name
-    (`gpuvm_template`). `ignore` holds shell patterns of a site's own names.
+    (`gpuvm_template`), or they are a declared name but for a slip in its prefix (`vcentre_port`). `ignore` holds shell
+    patterns of a site's own names.
     """
     problems = []
     declared_names = sorted(declared)
@@ -102,6 +108,7 @@ def unknown_problems(
         nearest = difflib.get_close_matches(
             name, declared_names, n=1, cutoff=_CLOSE if prefixed else _SAME_BUT_FOR_A_SLIP
         )
+        nearest = nearest or _slip_in_the_prefix(name, declared_names, prefixes)
         if nearest:
             problems.append(VariableProblem(name, f"no role has this variable: write {nearest[0]}", usable=True))
         elif prefixed:
@@ -115,6 +122,53 @@ def unknown_problems(
                 )
             )
     return problems
+
+
+def _slip_in_the_prefix(name: str, declared: t.Sequence[str], prefixes: t.Collection[str]) -> list[str]:
+    """The declared name that this one is but for its prefix, which must be much alike; none or one."""
+    for prefix in sorted(prefixes):
+        words = prefix.count("_")
+        head, rest = "_".join(name.split("_")[:words]), "_".join(name.split("_")[words:])
+        alike = difflib.SequenceMatcher(None, head, prefix.rstrip("_")).ratio() >= _PREFIX_ALIKE
+        if rest and alike and f"{prefix}{rest}" in declared:
+            return [f"{prefix}{rest}"]
+    return []
+
+
+def contradictions(values: t.Mapping[str, t.Any]) -> list[VariableProblem]:
+    """Variables of one host that cannot both be meant; `values` are templated, those that do not resolve left out."""
+    machines = [item for item in _items(values.get("gpu_vm_vms")) if isinstance(item, t.Mapping)]
+    wanted = [(item.get("name"), gpu) for item in machines for gpu in _items(item.get("gpus"))]
+    gpus = [(name, gpu) for name, gpu in wanted if isinstance(gpu, t.Mapping)]
+    whole = sorted({str(name) for name, gpu in gpus if gpu.get("mode") in ("fixed", "dynamic")})
+    problems = []
+    off = str(values.get("esxi_passthrough_enabled", True)).strip().lower() in ("false", "no", "off", "0")
+    if off and whole:
+        text = (
+            f"is false, which takes the GPUs out of passthrough, and gpu_vm_vms wants GPUs by passthrough for"
+            f" {', '.join(whole)}: set it to true, or take those GPUs (or their mode) out of gpu_vm_vms"
+        )
+        problems.append(VariableProblem("esxi_passthrough_enabled", text, usable=True))
+    passed = {
+        str(device.get("id")).lower()
+        for device in _items(values.get("esxi_passthrough_devices"))
+        if isinstance(device, t.Mapping) and device.get("id")
+    }
+    catalog = Catalog()
+    for name, gpu in gpus if not off else ():
+        profile = parse_profile(str(gpu.get("profile") or "")) if gpu.get("mode") == "vgpu" else None
+        model = catalog.of_board(profile.board) if profile is not None else None
+        if profile is not None and model is not None and model.id in passed:
+            text = (
+                f"passes {model.id} ({model.key}) through, and gpu_vm_vms wants the vGPU {profile.name} of these GPUs"
+                f" for {name}: a GPU is either passed through or divided. Take one of them out"
+            )
+            problems.append(VariableProblem("esxi_passthrough_devices", text, usable=True))
+    return list(dict.fromkeys(problems))
+
+
+def _items(value: t.Any) -> t.Sequence[t.Any]:
+    return value if isinstance(value, (list, tuple)) else ()
 
 
 def _suboption_problems(name: str, value: t.Mapping[str, t.Any], options: Spec) -> list[VariableProblem]:

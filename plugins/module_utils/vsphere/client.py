@@ -49,6 +49,14 @@ class SessionRenewed(Exception):  # noqa: N818 - a signal between Client and its
     """The session was renewed, and with the old one went its property collector and views."""
 
 
+class _PageArguments(list[t.Any]):
+    """Arguments of a call whose answer is a page of objects, and what of it is wanted."""
+
+    def __init__(self, arguments: list[t.Any], keep: fastxml.Keep) -> None:
+        super().__init__(arguments)
+        self.keep = keep
+
+
 class Stub(SoapStubAdapter):
     """pyVmomi's SOAP adapter with our connections, counting, session renewal and errors."""
 
@@ -73,35 +81,25 @@ class Stub(SoapStubAdapter):
         except OSError as error:
             raise transport.connection_error(error, self._client.options) from error
 
-    def InvokeMethod(  # noqa: N802 - pyVmomi's name
-        self,
-        mo: t.Any,
-        info: t.Any,
-        args: t.Any,
-        outerStub: t.Any = None,  # noqa: N803 - pyVmomi's name
-    ) -> t.Any:
+    def InvokeMethod(self, mo: t.Any, info: t.Any, args: t.Any, outerStub: t.Any = None) -> t.Any:  # noqa: N802, N803
         """Call one method. Raises vSphere faults as they are, and GpuOpsError for the connection."""
-        return self._renewing(mo, info, lambda: self._base.InvokeMethod(mo, info, args, outerStub))
-
-    def bulk(self, collector: t.Any, method: str, arguments: list[t.Any], keep: fastxml.Keep) -> t.Any:
-        """Call a method of a property collector that answers with a page of objects, and read that fast.
-
-        Raises as InvokeMethod does.
-        """
-        info = type(collector)._GetMethodInfo(method)
-        return self._renewing(collector, info, lambda: self._page(collector, info, arguments, keep))
-
-    def _renewing(self, mo: t.Any, info: t.Any, send: t.Callable[[], t.Any]) -> t.Any:
         used = self._client.generation
         try:
-            return self._call(info, send)
+            return self._call(mo, info, args, outerStub)
         except vim.fault.NotAuthenticated:
             if self._client.closing or info.wsdlName in _LOGIN_METHODS:
                 raise
         self._client.renew(used)
         if isinstance(mo, (vmodl.query.PropertyCollector, vmodl.query.PropertyCollector.Filter, vim.view.View)):
             raise SessionRenewed
-        return self._call(info, send)
+        return self._call(mo, info, args, outerStub)
+
+    def bulk(self, collector: t.Any, method: str, arguments: list[t.Any], keep: fastxml.Keep) -> t.Any:
+        """Call a method of a property collector that answers with a page of objects, and read that fast.
+
+        Raises as InvokeMethod does.
+        """
+        return self.InvokeMethod(collector, type(collector)._GetMethodInfo(method), _PageArguments(arguments, keep))
 
     @property
     def cookie_value(self) -> str:
@@ -116,14 +114,14 @@ class Stub(SoapStubAdapter):
         """Close the idle pooled connections."""
         self._base.DropConnections()
 
-    def _page(self, mo: t.Any, info: t.Any, arguments: list[t.Any], keep: fastxml.Keep) -> t.Any:
+    def _page(self, mo: t.Any, info: t.Any, arguments: _PageArguments) -> t.Any:
         connection = self.GetConnection()
         try:
             headers = {"Cookie": self.cookie, "SOAPAction": self.versionId, "Content-Type": "text/xml; charset=utf-8"}
             connection.request("POST", self.path, self._base.SerializeRequest(mo, info, arguments), headers)
             answer = connection.getresponse()
             if answer.status == http.client.OK:
-                page = fastxml.read_page(answer, self, keep)
+                page = fastxml.read_page(answer, self, arguments.keep)
             elif answer.status == http.client.INTERNAL_SERVER_ERROR:
                 page = SoapResponseDeserializer(self).Deserialize(answer.read(), info.result)
             else:
@@ -137,11 +135,13 @@ class Stub(SoapStubAdapter):
             raise page
         return page
 
-    def _call(self, info: t.Any, send: t.Callable[[], t.Any]) -> t.Any:
+    def _call(self, mo: t.Any, info: t.Any, args: t.Any, outer_stub: t.Any) -> t.Any:
         client = self._client
         client.count(info.wsdlName)
         try:
-            return send()
+            if isinstance(args, _PageArguments):
+                return self._page(mo, info, args)
+            return self._base.InvokeMethod(mo, info, args, outer_stub)
         except xml.parsers.expat.ExpatError as error:
             raise BadAnswerError(
                 f"{client.options.endpoint} answered {info.wsdlName} with something that is not SOAP. "
@@ -222,6 +222,11 @@ class Client:
             self._views.clear()
             self._collector = None
             self.stub.drop_connections()
+
+    @property
+    def api_version(self) -> tuple[int, ...]:
+        """The vCenter's API version, for example (8, 0, 3, 0)."""
+        return tuple(int(part) for part in str(self.content.about.apiVersion).split(".") if part.isdigit())
 
     def count(self, method: str) -> None:
         """Count one request. Called by the stub, from any thread."""

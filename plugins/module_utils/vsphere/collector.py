@@ -72,8 +72,8 @@ def retrieve(
     """Properties of many objects in one request (and its pages).
 
     What the account may not read is absent, and its row says so: one such object must not fail the others.
-    `objects` builds the object specs; it is called again when the session was renewed. `keep` names for list
-    properties the types of the items that are wanted; others are left out. Raises GpuOpsError.
+    `objects` builds the object specs; it is called again when the session was renewed. `keep` says of list
+    properties which items are wanted; others are left out. Raises GpuOpsError.
     """
     kept = keep or {}
 
@@ -99,8 +99,13 @@ def _call(client: Client, method: str, arguments: list[t.Any], keep: fastxml.Kee
     page = getattr(client.collector, method)(*arguments)
     for item in [item for content in page.objects for item in content.propSet] if page is not None and keep else ():
         if item.name in keep:
-            item.val = type(item.val)(value for value in item.val if wsdl_name(value) in keep[item.name])
+            only = keep[item.name]
+            item.val = type(item.val)(value for value in item.val if only.wants(wsdl_name(value), _field(value, only)))
     return page
+
+
+def _field(value: t.Any, only: fastxml.Only) -> str | None:
+    return None if only.field is None else str(getattr(value, only.field))
 
 
 def wsdl_name(value: t.Any) -> str:

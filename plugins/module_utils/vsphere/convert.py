@@ -77,6 +77,8 @@ def host_facts(moid: str, props: Props, *, cluster: str | None, intent_key: int 
             for info in props.get("config.graphicsInfo") or ()
         ),
         vgpu_types=tuple(props.get("config.sharedPassthruGpuTypes") or ()),
+        vgpu_suspend=_capable(props, "suspendSupported"),
+        vgpu_migrate=_capable(props, "migrateSupported"),
         version=props.get("config.product.version"),
         build=props.get("config.product.build"),
         reboot_pending=bool(props.get("summary.rebootRequired")) and not waits,
@@ -99,6 +101,11 @@ def _graphics_config(config: t.Any) -> GraphicsConfig | None:
             for device in config.deviceType or ()
         ),
     )
+
+
+def _capable(props: Props, what: str) -> tuple[str, ...]:
+    """The vGPU profiles of a host that can do something (a field of HostSharedGpuCapabilities)."""
+    return tuple(item.vgpu for item in props.get("config.sharedGpuCapabilities") or () if getattr(item, what))
 
 
 def _function(device: t.Any, info: t.Any) -> PciFunction:
@@ -124,7 +131,7 @@ def with_guests(facts: HostFacts, guests: t.Iterable[Props], *, cluster_config: 
         facts,
         vm_names=tuple(plain_name(props["name"]) for props in guests if "name" in props),
         powered_on_vms=tuple(plain_name(props["name"]) for props in running),
-        drs_moves_vms=tuple(plain_name(props["name"]) for props in running if _drs_moves(props, cluster_config)),
+        drs_moves_vms=tuple(plain_name(props["name"]) for props in running if drs_moves(props, cluster_config)),
     )
 
 
@@ -137,14 +144,17 @@ def with_unreadable(facts: HostFacts, moids: t.Sequence[str]) -> HostFacts:
 
 
 def _keeps_from_maintenance(props: Props) -> bool:
-    if "name" not in props or str(props.get("runtime.powerState")) != "poweredOn":
-        return False
+    return "name" in props and str(props.get("runtime.powerState")) == "poweredOn" and not is_agent(props)
+
+
+def is_agent(props: Props) -> bool:
+    """Whether a virtual machine is a vCLS agent, which the vCenter itself moves or stops."""
     managed = props.get("config.managedBy")
     by_agent_manager = managed is not None and managed.extensionKey in _AGENT_MANAGERS
-    return not by_agent_manager and _AGENT_NAME.fullmatch(props["name"]) is None
+    return by_agent_manager or _AGENT_NAME.fullmatch(props["name"]) is not None
 
 
-def _drs_moves(props: Props, cluster_config: t.Any) -> bool:
+def drs_moves(props: Props, cluster_config: t.Any) -> bool:
     """Whether DRS would move the machine by itself: fully automated, and no device that ties it to the host."""
     drs = getattr(cluster_config, "drsConfig", None)
     if drs is None or not drs.enabled:
@@ -162,6 +172,10 @@ def vm_facts(moid: str, props: Props, *, host_names: t.Mapping[str, str], intent
     """A virtual machine's facts from `reads.VM_PATHS`."""
     host = props.get("runtime.host")
     devices = props.get("config.hardware.device") or ()
+    groups = {
+        group.groupInstanceKey: getattr(group, "deviceGroupName", "")
+        for group in getattr(props.get("config.deviceGroups"), "deviceGroup", None) or ()
+    }
     return VmFacts(
         name=plain_name(props.get("name", moid)),
         moid=moid,
@@ -182,7 +196,7 @@ def vm_facts(moid: str, props: Props, *, host_names: t.Mapping[str, str], intent
             if option.key.lower().startswith("pcipassthru.")
         },
         gpus=tuple(
-            _attachment(device)
+            _in_group(_attachment(device), device, groups)
             for device in devices
             if isinstance(device, vim.vm.device.VirtualPCIPassthrough) and isinstance(device.backing, _backings())
         ),
@@ -199,6 +213,18 @@ def _hardware_version(text: str | None) -> int:
 def _backings() -> tuple[type, ...]:
     kind = vim.vm.device.VirtualPCIPassthrough
     return (kind.DeviceBackingInfo, kind.DynamicBackingInfo, kind.VmiopBackingInfo)
+
+
+def _in_group(attachment: GpuAttachment, device: t.Any, groups: t.Mapping[int, str]) -> GpuAttachment:
+    info = device.deviceGroupInfo
+    if info is None:
+        return attachment
+    return dataclasses.replace(
+        attachment,
+        group=groups.get(info.groupInstanceKey, ""),
+        group_key=info.groupInstanceKey,
+        sequence=info.sequenceId,
+    )
 
 
 def _attachment(device: t.Any) -> GpuAttachment:
@@ -251,7 +277,13 @@ def parse_intent(text: str) -> Intent | None:
             return None
         if data.get("boot") is not None and datetime.datetime.fromisoformat(data["boot"]).tzinfo is None:
             return None
-        return Intent(run=data["run"], action=data["action"], started=data["started"], boot_time=data.get("boot"))
+        return Intent(
+            run=data["run"],
+            action=data["action"],
+            started=data["started"],
+            boot_time=data.get("boot"),
+            host=data.get("host"),
+        )
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -263,4 +295,6 @@ def format_intent(intent: Intent | None) -> str:
     data = {"v": 1, "run": intent.run, "action": intent.action, "started": intent.started}
     if intent.boot_time is not None:
         data["boot"] = intent.boot_time
+    if intent.host is not None:
+        data["host"] = intent.host
     return json.dumps(data, separators=(",", ":"))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import datetime
 import functools
 import gc
@@ -39,8 +40,24 @@ _CHUNK = 256 * 1024
 # Envelope, Body, RetrievePropertiesExResponse, returnval.
 _DEPTH = 4
 
-Keep = t.Mapping[str, t.Collection[str]]
-"""Property path -> names of the types whose items are wanted of that list (subtypes are not implied)."""
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Only:
+    """Which items of a list are wanted."""
+
+    types: frozenset[str] | None = None
+    """Names of their types; subtypes are not implied."""
+    field: str | None = None
+    """A field, and the values of it as they are written on the wire."""
+    values: frozenset[str] = frozenset()
+
+    def wants(self, kind: str, value: str | None) -> bool:
+        """Whether an item of a type, with this value of the field, is wanted."""
+        return (self.types is None or kind in self.types) and (self.field is None or value in self.values)
+
+
+Keep = t.Mapping[str, Only]
+"""Property path -> which items of that list are wanted."""
 Convert = t.Callable[[t.Any], t.Any]
 
 
@@ -171,18 +188,21 @@ class PageReader:
     def _property(self, element: t.Any) -> t.Any:
         """A `DynamicProperty`: a path and a value of any type."""
         path, value = element[0].text, element[1]
-        made = vmodl.DynamicProperty()
+        made = object.__new__(vmodl.DynamicProperty)
         values = made.__dict__
         values["name"] = path
-        wanted = self._keep.get(path)
-        if wanted is None:
+        only = self._keep.get(path)
+        if only is None:
             values["val"] = self._dynamic(object, value)
         else:
             kind = self._type(value, value.get(_XSI_TYPE))
             convert = self._converter(kind.Item)
-            kept = [item for item in value if (item.get(_XSI_TYPE) or "").rpartition(":")[2] in wanted]
-            values["val"] = kind([convert(item) for item in kept])
+            values["val"] = kind([convert(item) for item in value if self._wants(only, item)])
         return made
+
+    def _wants(self, only: Only, element: t.Any) -> bool:
+        value = None if only.field is None else element.findtext(f"{{*}}{only.field}")
+        return only.wants((element.get(_XSI_TYPE) or "").rpartition(":")[2], value)
 
     def _local(self, tag: str) -> str:
         name = self._tags.get(tag)

@@ -4,13 +4,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import time
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import Intent
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.maintenance import ACTION, MaintenanceStep
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.passthrough import DeviceUpdate
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.power import RebootStep, rebooted
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
@@ -28,8 +26,12 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors impo
     OperationTimeoutError,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.host_managers import Managers, Moids
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.host_tasks import ENTER, LEAVE, REBOOT, read_tasks
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.intents import vcenter_time, write_intents
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.host_tasks import (
+    REBOOT,
+    already_started,
+    read_tasks,
+)
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.intents import write_intents
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import (
     Bounds,
@@ -37,13 +39,6 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks impor
     run_calls,
     run_tasks,
 )
-
-_DOING = {ENTER: "enter maintenance mode", LEAVE: "leave maintenance mode"}
-
-_MARGIN_S = 2
-
-# Codes of failures after which the vCenter may still carry on with what was begun.
-_UNFINISHED = ("timeout", "interrupted", "connection_lost", "connection_failed")
 
 
 def update_passthrough(
@@ -91,67 +86,31 @@ def still_pending(client: Client, moids: Moids, addresses: t.Mapping[str, t.Coll
     }
 
 
-def apply_maintenance(
-    client: Client, moids: Moids, steps: t.Mapping[str, MaintenanceStep], *, timeout: float, max_parallel: int
-) -> dict[str, TaskOutcome]:
-    """Carry out the steps: store intents, enter or leave, clear intents; a host that fails stops where it is."""
-    bounds = Bounds(time.monotonic() + timeout, max_parallel)
-    outcomes = {name: TaskOutcome() for name in steps}
-    _wait_for_earlier(client, moids, [name for name, step in steps.items() if step.settle], LEAVE, bounds)
-    _advance(
-        outcomes,
-        (name for name, step in steps.items() if step.write is not None),
-        lambda names: _write(client, moids, {name: steps[name].write for name in names}, bounds),
-    )
-    entering = [name for name, step in steps.items() if step.enter and outcomes[name].ok]
-    _advance(outcomes, entering, lambda names: _enter(client, {name: moids[name] for name in names}, bounds))
-    leaving = [name for name, step in steps.items() if step.leave]
-    # Of the hosts that seem to be in service, a killed run's task may bring some into maintenance mode still.
-    in_service = [name for name, step in steps.items() if step.clear and not step.leave]
-    leaving += _wait_for_earlier(client, moids, in_service, ENTER, bounds)
-    marks = {name: mark for name in leaving if (mark := steps[name].mark) is not None}
-    _advance(outcomes, marks, lambda names: _mark(client, moids, {name: marks[name] for name in names}, bounds))
-    leaving = [name for name in leaving if outcomes[name].ok]
-    _advance(outcomes, leaving, lambda names: _leave(client, {name: moids[name] for name in names}, bounds))
-    # Where leaving has surely failed, the host is in our maintenance mode, however long from now it is looked at.
-    stayed = [name for name in leaving if not outcomes[name].ok and not _may_go_on(outcomes[name])]
-    _write(client, moids, {n: dataclasses.replace(marks[n], action=ACTION) for n in stayed if n in marks}, bounds)
-    # Where entering has surely failed, nothing of ours is left on the host; where it goes on, the intent stays.
-    refused = [name for name in entering if not outcomes[name].ok and not _may_go_on(outcomes[name])]
-    _write(client, moids, dict.fromkeys(refused), bounds)
-    _advance(
-        outcomes,
-        (name for name, step in steps.items() if step.clear),
-        lambda names: _write(client, moids, dict.fromkeys(names), bounds),
-    )
-    return outcomes
-
-
 def apply_reboots(
     client: Client, moids: Moids, steps: t.Mapping[str, RebootStep], *, force: bool, timeout: float, max_parallel: int
 ) -> dict[str, TaskOutcome]:
     """Carry out the steps: store boot times, reboot or wait, clear intents that are for the reboot alone."""
     bounds = Bounds(time.monotonic() + timeout, max_parallel)
     outcomes = {name: TaskOutcome() for name in steps}
-    _advance(
+    advance(
         outcomes,
         (name for name, step in steps.items() if step.write is not None),
-        lambda names: _write(client, moids, {name: steps[name].write for name in names}, bounds),
+        lambda names: write(client, moids, {name: steps[name].write for name in names}, bounds),
     )
-    _advance(
+    advance(
         outcomes,
         (name for name, step in steps.items() if step.wait_beyond is not None),
         lambda names: _reboot(client, moids, {name: steps[name] for name in names}, force, bounds),
     )
-    _advance(
+    advance(
         outcomes,
         (name for name, step in steps.items() if step.clear),
-        lambda names: _write(client, moids, dict.fromkeys(names), bounds),
+        lambda names: write(client, moids, dict.fromkeys(names), bounds),
     )
     return outcomes
 
 
-def _advance(
+def advance(
     outcomes: dict[str, TaskOutcome],
     names: t.Iterable[str],
     step: t.Callable[[list[str]], t.Mapping[str, TaskOutcome]],
@@ -160,102 +119,14 @@ def _advance(
     outcomes.update(step([name for name in names if outcomes[name].ok]))
 
 
-def _may_go_on(outcome: TaskOutcome) -> bool:
-    # With a fault the vCenter itself has ended the task.
-    return outcome.error is not None and outcome.error.code in _UNFINISHED and outcome.error.fault is None
-
-
-def _write(
+def write(
     client: Client, moids: Moids, intents: t.Mapping[str, Intent | None], bounds: Bounds
 ) -> dict[str, TaskOutcome]:
+    """Set the intents of hosts, or clear them with None."""
     refs = {name: client.ref(vim.HostSystem, moids[name]) for name in intents}
     return write_intents(
         client, {name: (refs[name], intent) for name, intent in intents.items()}, max_parallel=bounds.max_parallel
     )
-
-
-def _mark(client: Client, moids: Moids, marks: t.Mapping[str, Intent], bounds: Bounds) -> dict[str, TaskOutcome]:
-    """Store intents with the vCenter's time, which the times of its tasks can be compared with."""
-    if not marks:
-        return {}
-    started = vcenter_time(client)
-    return _write(client, moids, {n: dataclasses.replace(mark, started=started) for n, mark in marks.items()}, bounds)
-
-
-def _enter(client: Client, moids: Moids, bounds: Bounds) -> dict[str, TaskOutcome]:
-    """Put hosts into maintenance mode; the vCenter gives up just before we do, so that nothing is left half done."""
-
-    def starter(name: str) -> t.Callable[[], t.Any]:
-        host = client.ref(vim.HostSystem, moids[name])
-        return lambda: host.EnterMaintenanceMode(bounds.whole_seconds(margin=_MARGIN_S), False, None)
-
-    return _change_mode(client, moids, starter, wanted=True, bounds=bounds)
-
-
-def _leave(client: Client, moids: Moids, bounds: Bounds) -> dict[str, TaskOutcome]:
-    """Take hosts out of maintenance mode."""
-
-    def starter(name: str) -> t.Callable[[], t.Any]:
-        host = client.ref(vim.HostSystem, moids[name])
-        return lambda: host.ExitMaintenanceMode(bounds.whole_seconds())
-
-    return _change_mode(client, moids, starter, wanted=False, bounds=bounds)
-
-
-def _change_mode(
-    client: Client,
-    moids: Moids,
-    starter: t.Callable[[str], t.Callable[[], t.Any]],
-    *,
-    wanted: bool,
-    bounds: Bounds,
-) -> dict[str, TaskOutcome]:
-    kind = ENTER if wanted else LEAVE
-    doing = _DOING[kind]
-    outcomes = run_tasks(
-        client,
-        {name: starter(name) for name in moids},
-        timeout=bounds.left,
-        max_parallel=bounds.max_parallel,
-        doing=doing,
-    )
-    # A killed run may have left its task going on: the vCenter then refuses a second one, or finds it done.
-    refused = [
-        name
-        for name, outcome in outcomes.items()
-        if outcome.error is not None and outcome.error.fault in ("InvalidState", "TaskInProgress")
-    ]
-    if not refused:
-        return outcomes
-    state = read_tasks(client, {name: moids[name] for name in refused}, kind)
-    if state.running:
-        run_tasks(
-            client,
-            {name: functools.partial(_already_started, task) for name, task in state.running.items()},
-            timeout=bounds.left,
-            max_parallel=bounds.max_parallel,
-            doing=doing,
-        )
-        state = read_tasks(client, {name: moids[name] for name in refused}, kind)
-    done = {name for name in refused if (name in state.in_maintenance) == wanted}
-    return {name: TaskOutcome() if name in done else outcome for name, outcome in outcomes.items()}
-
-
-def _already_started(task: t.Any) -> t.Any:
-    return task
-
-
-def _wait_for_earlier(client: Client, moids: Moids, names: t.Sequence[str], kind: str, bounds: Bounds) -> list[str]:
-    """Wait for tasks of a kind that killed runs have left going on; the hosts where one has ended well."""
-    running = read_tasks(client, {name: moids[name] for name in names}, kind).running if names else {}
-    ended = run_tasks(
-        client,
-        {name: functools.partial(_already_started, task) for name, task in running.items()},
-        timeout=bounds.left,
-        max_parallel=bounds.max_parallel,
-        doing=_DOING[kind],
-    )
-    return [name for name, outcome in ended.items() if outcome.ok]
 
 
 def _reboot(
@@ -275,7 +146,7 @@ def _reboot(
     outcomes |= run_tasks(
         client,
         {
-            name: functools.partial(_already_started, begun[name]) if name in begun else starter(name)
+            name: functools.partial(already_started, begun[name]) if name in begun else starter(name)
             for name, step in steps.items()
             if step.reboot
         },

@@ -14,7 +14,12 @@ import datetime
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, VmFacts
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership import LEAVING, taken_over
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership import (
+    ENTERING,
+    LEAVING,
+    ours_since,
+    taken_over,
+)
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere import convert
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import (
@@ -26,7 +31,13 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector i
     start,
     traversal,
 )
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.host_tasks import LEAVE, read_tasks
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.fastxml import Only
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.host_tasks import (
+    ENTER,
+    LEAVE,
+    read_history,
+    read_tasks,
+)
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim
 
 F = t.TypeVar("F")
@@ -49,6 +60,7 @@ HOST_PATHS = (
     "config.graphicsInfo",
     "config.graphicsConfig",
     "config.sharedPassthruGpuTypes",
+    "config.sharedGpuCapabilities",
 )
 VM_PATHS = (
     "name",
@@ -65,13 +77,16 @@ VM_PATHS = (
     "config.memoryAllocation.reservation",
     "config.cpuHotAddEnabled",
     "config.memoryHotAddEnabled",
-    "config.extraConfig",
 )
+# Dozens of keys a machine, of which a few matter: read for the machines that are named only.
+EXTRA_CONFIG_PATH = "config.extraConfig"
+# Since vSphere 8; an older vCenter refuses a read that names it.
+DEVICE_GROUPS_PATH = "config.deviceGroups"
 # What tells whether the virtual machines on a host keep it from maintenance mode.
 GUEST_PATHS = ("name", "runtime.powerState", "runtime.host", "config.managedBy", "config.hardware.device")
 
 # Of a machine's devices (a dozen or more) only these tell anything about GPUs.
-KEEP = {"config.hardware.device": ("VirtualPCIPassthrough",)}
+KEEP = {"config.hardware.device": Only(types=frozenset({"VirtualPCIPassthrough"}))}
 
 
 class Found(dict[str, F]):
@@ -117,7 +132,7 @@ def _read_hosts(
 def _hosts(rows: t.Sequence[Row], known: tuple[str, ...], guests: bool) -> Found[HostFacts]:
     clusters = {row.moid: row for row in rows if isinstance(row.ref, vim.ClusterComputeResource)}
     guests_of = _guests_by_host(rows)
-    key = _intent_key(rows)
+    key = intent_key(rows)
     found = []
     for row in rows:
         if not isinstance(row.ref, vim.HostSystem) or row.unreadable:
@@ -132,25 +147,35 @@ def _hosts(rows: t.Sequence[Row], known: tuple[str, ...], guests: bool) -> Found
 
 
 def _with_owners(client: Client, hosts: Found[HostFacts]) -> Found[HostFacts]:
-    """Find out whose maintenance mode the hosts are in that a run was taking out; one request, if there are any."""
+    """Find out whose maintenance mode the hosts are in that a run was putting in or taking out of it.
+
+    Costs nothing unless there are any, else one request and the task history of each of them.
+    """
     marks = {
         name: host.intent
         for name, host in hosts.items()
-        if host.in_maintenance and host.intent is not None and host.intent.action == LEAVING
+        if host.in_maintenance and host.intent is not None and host.intent.action in (ENTERING, LEAVING)
     }
     if marks:
-        tasks = read_tasks(client, {name: hosts[name].moid for name in marks}, LEAVE)
+        moids = {name: hosts[name].moid for name in marks}
+        history = read_history(
+            client, {name: (client.ref(vim.HostSystem, moids[name]), mark) for name, mark in marks.items()}
+        )
+        tasks = read_tasks(client, moids, LEAVE)
         now = str(convert.iso(datetime.datetime.now(datetime.UTC)))
         for name, mark in marks.items():
+            if mark.action == ENTERING:
+                over = not ours_since(mark, history[name], ENTER)
+            else:
+                over = taken_over(mark, history[name], now=now, leaving=name in tasks.running)
             # It may have left since it was read; the later state counts.
-            over = taken_over(mark, now=now, leaving=name in tasks.running, changed=tasks.changed.get(name))
             still = name in tasks.in_maintenance
             hosts[name] = dataclasses.replace(hosts[name], in_maintenance=still, reentered=over and still)
     return hosts
 
 
 def _vms(rows: t.Sequence[Row], host_names: t.Mapping[str, str]) -> list[VmFacts]:
-    key = _intent_key(rows)
+    key = intent_key(rows)
     return [
         convert.vm_facts(row.moid, row.props, host_names=host_names, intent_key=key)
         for row in rows
@@ -185,15 +210,18 @@ def read_vms(
 ) -> Found[VmFacts]:
     """Facts of the named virtual machines, of those on hosts read before, or of all (templates included).
 
-    Unknown names are absent. Raises GpuOpsError.
+    `extra_config` is filled for the named ones only. Unknown names are absent. Raises GpuOpsError.
     """
-    wanted = [paths(vim.VirtualMachine, *VM_PATHS), paths(vim.HostSystem, "name")]
+    more = () if names is None else (EXTRA_CONFIG_PATH,)
+    if client.api_version >= (8,):
+        more = (*more, DEVICE_GROUPS_PATH)
+    wanted = [paths(vim.VirtualMachine, *VM_PATHS, *more), paths(vim.HostSystem, "name")]
     if on_hosts is None:
         rows, known = _read(client, vim.VirtualMachine, names, wanted, [traversal(vim.VirtualMachine, "runtime.host")])
     else:
         refs = [client.ref(vim.HostSystem, host.moid) for host in on_hosts]
         along = traversal(vim.HostSystem, "vm")
-        rows = _with_fields(client, lambda: [start(ref, along) for ref in refs], wanted) if refs else []
+        rows = with_fields(client, lambda: [start(ref, along) for ref in refs], wanted) if refs else []
         known = ()
     host_names = {row.moid: _name(row) for row in rows if isinstance(row.ref, vim.HostSystem)}
     found = _by_name(_vms(rows, host_names), known)
@@ -218,15 +246,15 @@ def _read(
 ) -> tuple[list[Row], tuple[str, ...]]:
     """Rows of the named objects (or all) and of what `then` leads to, and the names of all objects of the kind."""
     if names is None:
-        rows = _with_fields(client, lambda: [all_of(client, kind, *then)], wanted)
+        rows = with_fields(client, lambda: [all_of(client, kind, *then)], wanted)
         return rows, tuple(sorted(_name(row) for row in rows if isinstance(row.ref, kind) and not row.unreadable))
     everything = [(_name(row), row.ref) for row in find_names(client, kind) if not row.unreadable]
     refs = [ref for name, ref in everything if name in set(names)]
-    rows = _with_fields(client, lambda: [start(ref, *then) for ref in refs], wanted) if refs else []
+    rows = with_fields(client, lambda: [start(ref, *then) for ref in refs], wanted) if refs else []
     return rows, tuple(sorted(name for name, _ref in everything))
 
 
-def _with_fields(client: Client, objects: t.Callable[[], list[t.Any]], wanted: list[t.Any]) -> list[Row]:
+def with_fields(client: Client, objects: t.Callable[[], list[t.Any]], wanted: list[t.Any]) -> list[Row]:
     """Retrieve, and in the same request the definitions of custom attributes, which give the intent's key."""
     manager = client.content.customFieldsManager
     return retrieve(
@@ -237,7 +265,8 @@ def _with_fields(client: Client, objects: t.Callable[[], list[t.Any]], wanted: l
     )
 
 
-def _intent_key(rows: t.Iterable[Row]) -> int | None:
+def intent_key(rows: t.Iterable[Row]) -> int | None:
+    """Key of the attribute that holds intents, from the rows of `with_fields`; None while it is not defined."""
     for row in rows:
         for field in row.props.get("field") or ():
             if field.name == INTENT_ATTRIBUTE:

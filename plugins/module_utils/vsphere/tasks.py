@@ -65,6 +65,15 @@ class TaskOutcome:
         return self.error is None
 
 
+# Codes of failures after which the vCenter may still carry on with what was begun.
+_UNFINISHED = ("timeout", "interrupted", "connection_lost", "connection_failed")
+
+
+def may_go_on(outcome: TaskOutcome) -> bool:
+    """Whether an operation that has failed here may yet succeed there; with a fault the vCenter itself has ended it."""
+    return outcome.error is not None and outcome.error.code in _UNFINISHED and outcome.error.fault is None
+
+
 def run_calls(
     client: Client, calls: t.Mapping[str, t.Callable[[], t.Any]], *, max_parallel: int, doing: str = ""
 ) -> dict[str, TaskOutcome]:

@@ -10,6 +10,7 @@ import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.attach import VmEdit, still_held, waves
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import (
+    DeviceGroup,
     GpuAttachment,
     HostFacts,
     VmFacts,
@@ -60,14 +61,20 @@ class Offer:
     system_id: str
 
 
-Offers = t.Mapping[str, t.Mapping[str, Offer]]
-"""By host name and full PCI address."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Offers:
+    """What one host offers that only it can tell."""
+
+    fixed: t.Mapping[str, Offer] = dataclasses.field(default_factory=dict)
+    """By full PCI address."""
+    groups: t.Mapping[str, t.Sequence[t.Any]] = dataclasses.field(default_factory=dict)
+    """Device groups by name: a template (VirtualDevice) of each device."""
 
 
-def fixed_offers(client: Client, hosts: t.Mapping[str, HostFacts], bounds: Bounds) -> dict[str, TaskOutcome]:
-    """For each host its offers by address (`TaskOutcome.result`): one `QueryConfigTarget` a host, made concurrently.
+def host_offers(client: Client, hosts: t.Mapping[str, HostFacts], bounds: Bounds) -> dict[str, TaskOutcome]:
+    """For each host its `Offers` (`TaskOutcome.result`): one `QueryConfigTarget` a host, made concurrently.
 
-    Nothing else tells the `systemId` that a fixed device's backing needs.
+    Nothing else tells the `systemId` that a fixed device's backing needs, or the device groups.
     """
     refs = {name: client.ref(vim.HostSystem, host.moid) for name, host in hosts.items()}
     path = "environmentBrowser"
@@ -80,7 +87,7 @@ def fixed_offers(client: Client, hosts: t.Mapping[str, HostFacts], bounds: Bound
     browsers = {row.moid: row.props.get(path) for row in rows if isinstance(row.ref, vim.ComputeResource)}
     parents = {row.moid: moid(row.props.get("parent")) for row in rows if isinstance(row.ref, vim.HostSystem)}
 
-    def query(name: str) -> dict[str, Offer]:
+    def query(name: str) -> Offers:
         browser: t.Any = browsers.get(parents.get(hosts[name].moid) or "")
         if browser is None:
             raise OperationFailedError(
@@ -90,10 +97,15 @@ def fixed_offers(client: Client, hosts: t.Mapping[str, HostFacts], bounds: Bound
                 object=name,
             )
         target = browser.QueryConfigTarget(refs[name])
-        return {
+        fixed = {
             normalise_address(info.pciDevice.id) or info.pciDevice.id: Offer(info.pciDevice, info.systemId)
             for info in target.pciPassthrough or ()
         }
+        groups = {
+            info.deviceGroupName: [component.device for component in info.componentDeviceInfo or ()]
+            for info in target.vendorDeviceGroupInfo or ()
+        }
+        return Offers(fixed, groups)
 
     return run_calls(
         client,
@@ -103,17 +115,41 @@ def fixed_offers(client: Client, hosts: t.Mapping[str, HostFacts], bounds: Bound
     )
 
 
+def with_device_groups(client: Client, hosts: t.Mapping[str, HostFacts], bounds: Bounds) -> dict[str, HostFacts]:
+    """The facts of these hosts with the device groups they offer. One that cannot be asked offers none."""
+    found = {}
+    for name, outcome in host_offers(client, hosts, bounds).items():
+        groups = outcome.result.groups if outcome.ok else {}
+        found[name] = dataclasses.replace(
+            hosts[name],
+            device_groups=tuple(
+                DeviceGroup(
+                    group,
+                    tuple(str(getattr(device.backing, "vgpu", "")) for device in devices),
+                    tuple(device.deviceGroupInfo.sequenceId for device in devices),
+                )
+                for group, devices in sorted(groups.items())
+            ),
+        )
+    return found
+
+
 def reconfigure(
     client: Client,
     vms: t.Mapping[str, VmFacts],
     hosts: t.Mapping[str, HostFacts],
     edits: t.Mapping[str, VmEdit],
     bounds: Bounds,
+    *,
+    failed: t.Mapping[str, TaskOutcome] | None = None,
 ) -> dict[str, TaskOutcome]:
-    """One `ReconfigVM_Task` for each virtual machine, in waves where one takes over another's device."""
-    asking = {str(vms[name].host) for name, edit in edits.items() if any(gpu.mode == "fixed" for gpu in edit.add)}
-    queried = fixed_offers(client, {name: hosts[name] for name in sorted(asking)}, bounds) if asking else {}
-    outcomes: dict[str, TaskOutcome] = {}
+    """One `ReconfigVM_Task` for each virtual machine, in waves where one takes over another's device.
+
+    `failed` are virtual machines that could not be made ready; what waits for them is not done either.
+    """
+    asking = {str(vms[name].host) for name, edit in edits.items() if any(_needs_offer(gpu) for gpu in edit.add)}
+    queried = host_offers(client, {name: hosts[name] for name in sorted(asking)}, bounds) if asking else {}
+    outcomes: dict[str, TaskOutcome] = dict(failed or {})
     for wave in waves(edits):
         starters = {}
         for name in wave:
@@ -129,17 +165,28 @@ def reconfigure(
         outcomes |= run_tasks(
             client, starters, timeout=bounds.left, max_parallel=bounds.max_parallel, doing="reconfigure it"
         )
-    return outcomes
+    return {name: outcome for name, outcome in outcomes.items() if name in edits}
 
 
-def _offers_of(vm: VmFacts, edit: VmEdit, queried: t.Mapping[str, TaskOutcome]) -> t.Mapping[str, Offer]:
+def _needs_offer(gpu: GpuAttachment) -> bool:
+    return gpu.mode == "fixed" or gpu.group is not None
+
+
+def _offers_of(vm: VmFacts, edit: VmEdit, queried: t.Mapping[str, TaskOutcome]) -> Offers:
     """What the virtual machine's host offers. Raises GpuOpsError when it could not be asked, or offers too little."""
-    outcome = queried.get(str(vm.host), TaskOutcome(result={}))
+    outcome = queried.get(str(vm.host), TaskOutcome(result=Offers()))
     if outcome.error is not None:
         raise outcome.error
-    offers: t.Mapping[str, Offer] = outcome.result
+    offers: Offers = outcome.result
     for gpu in edit.add:
-        if gpu.mode == "fixed" and gpu.address not in offers:
+        if gpu.group is not None and gpu.group not in offers.groups:
+            raise OperationFailedError(
+                f"{vm.name}: {vm.host} no longer offers the device group {gpu.group}. Run again to plan from what"
+                " is there.",
+                code="changed_meanwhile",
+                object=vm.name,
+            )
+        if gpu.mode == "fixed" and gpu.address not in offers.fixed:
             raise OperationFailedError(
                 f"{vm.name}: {vm.host} does not offer {gpu.address} for passthrough; see what esxi_gpu_info says.",
                 code="passthrough_not_active",
@@ -148,7 +195,7 @@ def _offers_of(vm: VmFacts, edit: VmEdit, queried: t.Mapping[str, TaskOutcome]) 
     return offers
 
 
-def config_spec(vm: VmFacts, edit: VmEdit, offers: t.Mapping[str, Offer]) -> t.Any:
+def config_spec(vm: VmFacts, edit: VmEdit, offers: Offers) -> t.Any:
     """The ConfigSpec of a reconfigure: nothing but what changes, and the version of what it was planned from."""
     settings = edit.settings
     spec: t.Any = vim.vm.ConfigSpec(changeVersion=vm.change_version or None)
@@ -166,17 +213,39 @@ def config_spec(vm: VmFacts, edit: VmEdit, offers: t.Mapping[str, Offer]) -> t.A
     remove = [_removal(gpu) for gpu in edit.remove]
     add = [_addition(gpu, offers) for gpu in edit.add]
     spec.deviceChange = [*remove, *add]
+    if any(gpu.group is not None for gpu in (*edit.remove, *edit.add)):
+        spec.deviceGroups = _device_groups(vm, edit)
     return spec
+
+
+def _device_groups(vm: VmFacts, edit: VmEdit) -> t.Any:
+    """All device groups that the virtual machine has afterwards; new ones with negative keys."""
+    gone = {gpu.group_key for gpu in edit.remove}
+    stay = [gpu for gpu in vm.gpus if gpu.group is not None and gpu.group_key not in gone]
+    groups = {gpu.group_key: gpu.group for gpu in (*stay, *edit.add) if gpu.group is not None}
+    kind: t.Any = vim.vm.VirtualDeviceGroups
+    return kind(
+        deviceGroup=[kind.VendorDeviceGroup(groupInstanceKey=key, deviceGroupName=name) for key, name in groups.items()]
+    )
 
 
 def _removal(gpu: GpuAttachment) -> t.Any:
     return vim.vm.device.VirtualDeviceSpec(operation="remove", device=vim.vm.device.VirtualPCIPassthrough(key=gpu.key))
 
 
-def _addition(gpu: GpuAttachment, offers: t.Mapping[str, Offer]) -> t.Any:
+def _addition(gpu: GpuAttachment, offers: Offers) -> t.Any:
     kind: t.Any = vim.vm.device.VirtualPCIPassthrough
-    if gpu.mode == "fixed":
-        offer = offers[str(gpu.address)]
+    if gpu.group is not None:
+        template = next(
+            device for device in offers.groups[gpu.group] if device.deviceGroupInfo.sequenceId == gpu.sequence
+        )
+        member = vim.vm.device.VirtualDevice.DeviceGroupInfo(groupInstanceKey=gpu.group_key, sequenceId=gpu.sequence)
+        device = type(template)(key=gpu.key, backing=template.backing, deviceGroupInfo=member)
+        return vim.vm.device.VirtualDeviceSpec(operation="add", device=device)
+    if gpu.mode == "vgpu":
+        backing = kind.VmiopBackingInfo(vgpu=gpu.profile)
+    elif gpu.mode == "fixed":
+        offer = offers.fixed[str(gpu.address)]
         backing = kind.DeviceBackingInfo(
             id=offer.device.id,
             deviceId=f"{offer.device.deviceId & 0xFFFF:x}",
@@ -218,6 +287,8 @@ def wait_for_tasks(client: Client, moids: Moids, bounds: Bounds) -> set[str]:
 
 def power_on(client: Client, moids: Moids, bounds: Bounds) -> dict[str, TaskOutcome]:
     """Power on, or resume."""
+    if not moids:
+        return {}
     starters = {name: client.ref(vim.VirtualMachine, vm).PowerOnVM_Task for name, vm in moids.items()}
     return _power(client, moids, starters, "poweredOn", "power it on", bounds)
 
@@ -239,9 +310,16 @@ def power_off(
         max_parallel=bounds.max_parallel,
         doing="shut down its guest",
     )
-    stopping = {name: refs[name] for name, outcome in asked.items() if outcome.ok}
+    # One that is going off already, for an earlier run or by somebody else, refuses to be asked again.
+    stopping = {
+        name: refs[name]
+        for name, outcome in asked.items()
+        if outcome.error is None or outcome.error.fault == "InvalidPowerState"
+    }
     late = _wait_for_power(client, stopping, "poweredOff", min(bounds.left, guest_timeout))
     outcomes = {name: TaskOutcome() for name in stopping if name not in late}
+    # A guest that a killed run has asked already may be down by now.
+    outcomes |= {name: TaskOutcome() for name in _are_off(client, {n: refs[n] for n in refs if n not in stopping})}
     hard = {name: vm for name, vm in moids.items() if name not in outcomes}
     if force:
         return outcomes | power_off_hard(client, hard, bounds)
@@ -254,6 +332,12 @@ def power_off_hard(client: Client, moids: Moids, bounds: Bounds) -> dict[str, Ta
     """Power off without asking the guest; what a suspended machine was doing is lost."""
     starters = {name: client.ref(vim.VirtualMachine, vm).PowerOffVM_Task for name, vm in moids.items()}
     return _power(client, moids, starters, "poweredOff", "power it off", bounds)
+
+
+def suspend(client: Client, moids: Moids, bounds: Bounds) -> dict[str, TaskOutcome]:
+    """Suspend to disk."""
+    starters = {name: client.ref(vim.VirtualMachine, vm).SuspendVM_Task for name, vm in moids.items()}
+    return _power(client, moids, starters, "suspended", "suspend it", bounds)
 
 
 def _still_on(name: str, late: bool, guest_timeout: float, asked: TaskOutcome | None) -> GpuOpsError:
@@ -272,6 +356,18 @@ def _still_on(name: str, late: bool, guest_timeout: float, asked: TaskOutcome | 
         object=name,
         code="tools_not_running",
     )
+
+
+def _are_off(client: Client, refs: t.Mapping[str, t.Any]) -> list[str]:
+    """Names of those that are powered off now."""
+    path = "runtime.powerState"
+    names = {str(moid(ref)): name for name, ref in refs.items()}
+    rows = (
+        retrieve(client, lambda: [start(ref) for ref in refs.values()], [paths(vim.VirtualMachine, path)])
+        if refs
+        else []
+    )
+    return [names[row.moid] for row in rows if str(row.props.get(path)) == "poweredOff"]
 
 
 def _wait_for_power(client: Client, refs: t.Mapping[str, t.Any], power: str, timeout: float) -> set[str]:

@@ -35,6 +35,11 @@ if t.TYPE_CHECKING:
     from vsphere_simulator.kernel.registry import World
 
 log = logging.getLogger(__name__)
+_CALLERS_MISTAKES: t.Final = (
+    support.GetVmodlType("vim.fault.NotAuthenticated"),
+    vmodl.fault.ManagedObjectNotFound,
+)
+"""Faults of calls without a session that is valid, and on objects that are not there; both are logged."""
 
 _ANONYMOUS = "System.Anonymous"
 _REFUSED = "The simulator does not support {what}. A vCenter might; see the simulator's list of supported methods."
@@ -97,7 +102,10 @@ class Dispatcher:
         try:
             chunks = await self._answer(ctx, request, encoder)
         except vmodl.MethodFault as fault:
-            return Reply(500, [fault_response(self._as_seen_by(ctx, request, fault), encoder)])
+            shown = self._as_seen_by(ctx, request, fault)
+            if isinstance(shown, _CALLERS_MISTAKES):
+                log.warning("%s on %s: %s", request.method, request.target._GetMoId(), type(shown).__name__)
+            return Reply(500, [fault_response(shown, encoder)])
         except (DropConnectionError, asyncio.CancelledError):
             raise
         except Exception as problem:
@@ -153,6 +161,7 @@ class Dispatcher:
                 result = await result
         finally:
             next_task_rule.reset(mark)
+        await self._hold(rule)
         return self._encode(request, result, encoder)
 
     def _encode(self, request: Request, result: t.Any, encoder: Encoder) -> list[bytes]:
@@ -221,6 +230,13 @@ class Dispatcher:
             raise DropConnectionError
         elif rule.fault is not None and rule.fail_task_at is None:
             raise rule.fault.build()
+
+    async def _hold(self, rule: FaultRule | None) -> None:
+        """What a rule does between carrying a call out and answering it."""
+        if rule is not None and rule.answer_after_s is not None:
+            await asyncio.sleep(rule.answer_after_s)
+        if rule is not None and rule.lose_answer:
+            raise DropConnectionError
 
 
 def not_authenticated_at(reference: t.Any, privilege: str) -> Exception:

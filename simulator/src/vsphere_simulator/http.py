@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import re
@@ -53,9 +54,11 @@ class SoapEndpoint:
 
     async def call(self, request: web.Request) -> web.StreamResponse:
         """Answer a SOAP request."""
-        if request.content_length is not None and request.content_length > MAX_BODY:
-            raise web.HTTPRequestEntityTooLarge(MAX_BODY, request.content_length)
-        body = await request.read()
+        try:
+            body = await _read(request)
+        except web.HTTPRequestEntityTooLarge:
+            log.warning("bad request: a body of more than %d bytes from %s", MAX_BODY, request.remote)
+            raise
         found = _COOKIE.search(request.headers.get("Cookie", ""))
         caller = Caller(request.remote or "", request.headers.get("User-Agent", ""))
         action = request.headers.get("SOAPAction", "")
@@ -74,6 +77,13 @@ class SoapEndpoint:
     async def about(self, _request: web.Request) -> web.Response:
         """Say what this is to somebody who opens it in a browser."""
         return web.Response(text="A simulated vCenter. Its API is at /sdk.\n")
+
+
+async def _read(request: web.Request) -> bytes:
+    """The body of a request; HTTPRequestEntityTooLarge before it is read where its length is told."""
+    if request.content_length is not None and request.content_length > MAX_BODY:
+        raise web.HTTPRequestEntityTooLarge(MAX_BODY, request.content_length)
+    return await request.read()
 
 
 async def _send(request: web.Request, reply: Reply) -> web.StreamResponse:
@@ -112,6 +122,27 @@ class CountsEndpoint:
         return web.json_response(self.counters.as_dict())
 
 
+class Accepted(asyncio.Protocol):
+    """A connection whose TLS handshake is under way; then `factory` makes what answers it.
+
+    asyncio says nothing of a handshake that fails, hence one that has not ended in time is logged here.
+    """
+
+    def __init__(self, factory: t.Callable[[], asyncio.Protocol], seconds: float = _HANDSHAKE) -> None:
+        self._factory = factory
+        late = log.warning
+        self._timer = asyncio.get_running_loop().call_later(
+            seconds, late, "bad request: a connection without a TLS handshake after %g s", seconds
+        )
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Hand the connection over."""
+        self._timer.cancel()
+        protocol = self._factory()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+
+
 class Server:
     """Both endpoints, listening."""
 
@@ -137,9 +168,12 @@ class Server:
         self._runners.append(runner)
         loop = asyncio.get_running_loop()
         server = t.cast("t.Callable[[], asyncio.Protocol]", runner.server)
+        factory = server if tls is None else functools.partial(Accepted, server)
         try:
             timeout = _HANDSHAKE if tls is not None else None
-            listener = await loop.create_server(server, host, port, ssl=tls, ssl_handshake_timeout=timeout, backlog=512)
+            listener = await loop.create_server(
+                factory, host, port, ssl=tls, ssl_handshake_timeout=timeout, backlog=512
+            )
         except (OSError, OverflowError) as problem:
             known = isinstance(problem, OSError) and not isinstance(problem, socket.gaierror) and problem.errno
             reason = os.strerror(known) if known else str(problem)

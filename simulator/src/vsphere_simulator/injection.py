@@ -64,6 +64,10 @@ class FaultRule(pydantic.BaseModel):
     """Real seconds before the call is answered."""
     drop_connection: bool = False
     """The connection is closed instead of an answer; the call is not carried out."""
+    answer_after_s: float | None = pydantic.Field(default=None, ge=0)
+    """Real seconds after the call has been carried out before it is answered."""
+    lose_answer: bool = False
+    """The call is carried out, and the connection closed instead of an answer."""
     fail_task_at: float | None = pydantic.Field(default=None, ge=0, le=100)
     """The task that the call starts fails at this per cent, with `fault` if given."""
     never_returns: bool = False
@@ -71,11 +75,21 @@ class FaultRule(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="after")
     def _one_effect(self) -> FaultRule:
-        effects = [self.delay_s is not None, self.drop_connection, self.fail_task_at is not None, self.never_returns]
+        effects = [
+            self.delay_s is not None,
+            self.drop_connection,
+            self.answer_after_s is not None,
+            self.lose_answer,
+            self.fail_task_at is not None,
+            self.never_returns,
+        ]
         if self.fault is not None and self.fail_task_at is None:
             effects.append(True)
         if sum(effects) != 1:
-            raise ValueError("exactly one of fault, delay_s, drop_connection, fail_task_at, never_returns is needed")
+            raise ValueError(
+                "exactly one of fault, delay_s, drop_connection, answer_after_s, lose_answer, fail_task_at,"
+                " never_returns is needed"
+            )
         return self
 
     def task_fault(self) -> Exception:

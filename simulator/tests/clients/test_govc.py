@@ -27,6 +27,7 @@ clusters:
   - name: c
     drs: {automation: fullyAutomated}
     hosts: [{name: h1.lab, gpus: [{gpu: V100-32, count: 2, passthrough: true}]}, {name: h2.lab}]
+bare_hosts: [{name: h3.lab}]
 templates: [{name: tpl, folder: templates}]
 vms: [{name: one, host: h1.lab}, {name: two, host: h2.lab, power: "on"}]
 """
@@ -208,6 +209,54 @@ def test_clusters(govc: Govc) -> None:
     assert usage["Memory"]["Capacity"] > 0
     for listing in ("cluster.rule.ls", "cluster.group.ls", "cluster.override.info"):
         assert govc.lines(listing, "-cluster", "c") == []
+
+
+def test_a_cluster_is_made_filled_changed_and_removed(govc: Govc) -> None:
+    govc("cluster.create", "made")
+    govc("cluster.change", "-drs-enabled", "-drs-mode", "fullyAutomated", "-ha-enabled", "made")
+    (values,) = govc.json("object.collect", "/dc/host/made", "configurationEx")
+    configuration = values["Val"]
+    assert configuration["DrsConfig"]["Enabled"] is True
+    assert configuration["DrsConfig"]["DefaultVmBehavior"] == "fullyAutomated"
+    assert configuration["DasConfig"]["Enabled"] is True
+    login = ["-cluster", "made", "-hostname", "h3.lab", "-username", "root", "-password", "any"]
+    said = govc.refused("cluster.add", *login)
+    assert "certificate is not verified" in said
+    govc("cluster.add", *login, "-thumbprint", said.strip().rpartition("thumbprint=")[2])
+    assert govc.lines("find", "/dc/host/made", "-type", "h") == ["/dc/host/made/h3.lab"]
+    govc("vm.create", "-m", "256", "-host", "/dc/host/made/h3.lab", "-ds", "ds", "-on=false", "pinned")
+    govc("cluster.group.create", "-cluster", "made", "-name", "machines", "-vm", "pinned")
+    govc("cluster.group.create", "-cluster", "made", "-name", "places", "-host", "h3.lab")
+    govc("cluster.rule.create", "-cluster", "made", "-name", "pin", "-enable", "-mandatory", "-vm-host",
+         "-vm-group", "machines", "-host-affine-group", "places")  # fmt: skip
+    assert [line.split()[0] for line in govc.lines("cluster.rule.ls", "-cluster", "made")] == ["pin"]
+    govc("cluster.override.change", "-cluster", "made", "-vm", "pinned", "-drs-mode", "manual")
+    assert "pinned" in govc("cluster.override.info", "-cluster", "made")
+    govc("cluster.rule.remove", "-cluster", "made", "-name", "pin")
+    govc("vm.destroy", "pinned")
+    govc("host.maintenance.enter", "h3.lab")
+    govc("host.remove", "h3.lab")
+    govc("object.destroy", "/dc/host/made")
+    assert govc.lines("find", "/dc/host", "-type", "c") == ["/dc/host/c"]
+
+
+def test_snapshots(govc: Govc) -> None:
+    govc("snapshot.create", "-vm", "one", "-m=false", "-d", "before", "first")
+    govc("vm.change", "-vm", "one", "-annotation", "later")
+    govc("snapshot.create", "-vm", "one", "-m=false", "second")
+    assert [line.split()[-1] for line in govc.lines("snapshot.tree", "-vm", "one")] == ["first", "second", "."]
+    govc("snapshot.revert", "-vm", "one", "first")
+    assert govc.lines("object.collect", "-s", "/dc/vm/one", "config.annotation") != ["later"]
+    assert "not found" in govc.refused("snapshot.revert", "-vm", "one", "third")
+    govc("snapshot.remove", "-vm", "one", "second")
+    govc("snapshot.remove", "-vm", "one", "*")
+    assert govc.lines("snapshot.tree", "-vm", "one") == []
+
+
+def test_files_of_a_datastore(govc: Govc) -> None:
+    assert {"one", "two", "tpl"} <= set(govc.lines("datastore.ls", "-ds", "ds"))
+    assert {"one.vmx", "one.vmdk"} <= set(govc.lines("datastore.ls", "-ds", "ds", "one"))
+    assert "not found" in govc.refused("datastore.ls", "-ds", "ds", "nothing")
 
 
 def test_settings_keep_their_types(govc: Govc) -> None:

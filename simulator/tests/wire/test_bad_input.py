@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import re
@@ -13,6 +14,8 @@ import pytest
 from pyVmomi import vim, vmodl
 from served import Served
 from wire_helpers import machines
+
+from vsphere_simulator.http import Accepted
 
 ENVELOPE = (
     '<?xml version="1.0" encoding="UTF-8"?><soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/"'
@@ -87,6 +90,7 @@ def test_a_request_that_cannot_be_read(server: Served, body: t.Any, code: str) -
     status, text, fault = post(server, body)
     assert (status, fault) == (500, "InvalidRequest")
     assert f"<faultcode>{code}FaultCode</faultcode>" in text
+    assert "bad request: " in server.logged()
 
 
 def test_nesting_is_bounded(server: Served) -> None:
@@ -124,6 +128,7 @@ def test_a_huge_body_is_refused_before_it_is_read(server: Served) -> None:
     with secure_socket(server) as secure:
         secure.sendall(b"POST /sdk HTTP/1.1\r\nHost: x\r\nContent-Length: 104857600\r\n\r\n")
         assert secure.recv(1000).startswith(b"HTTP/1.1 413 ")
+    assert "a body of more than 67108864 bytes from 127.0.0.1" in server.logged()
 
 
 def test_a_huge_chunked_body_is_refused_on_its_way(server: Served) -> None:
@@ -162,6 +167,41 @@ def test_old_tls_is_refused(server: Served) -> None:
 def test_a_forged_session_is_no_session(server: Served) -> None:
     headers = {"Cookie": 'vmware_soap_session="0123456789abcdef"'}
     assert post(server, CURRENT_TIME, headers=headers)[2] == "NotAuthenticated"
+    assert "CurrentTime on ServiceInstance: vim.fault.NotAuthenticated" in server.logged()
+
+
+def test_an_object_that_is_not_there(server: Served, client: t.Any) -> None:
+    with pytest.raises(vmodl.fault.ManagedObjectNotFound):
+        vim.VirtualMachine("vm-404", client._stub).PowerOffVM_Task()
+    assert "PowerOffVM_Task on vm-404: vmodl.fault.ManagedObjectNotFound" in server.logged()
+
+
+class Answering(asyncio.Protocol):
+    transport: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+
+class Secured(asyncio.Transport):
+    protocol: asyncio.BaseProtocol | None = None
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+
+def test_a_handshake_that_does_not_end_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        answering, secured = Answering(), Secured()
+        Accepted(lambda: answering, 0.01).connection_made(secured)
+        assert (secured.protocol, answering.transport) == (answering, secured)
+        Accepted(Answering, 0.02)
+        async with asyncio.timeout(10):
+            while not caplog.messages:
+                await asyncio.sleep(0.005)
+
+    asyncio.run(scenario())
+    assert caplog.messages == ["bad request: a connection without a TLS handshake after 0.02 s"]
 
 
 def test_a_method_nobody_implements_is_not_supported_and_logged(server: Served, client: t.Any) -> None:

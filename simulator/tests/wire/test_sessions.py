@@ -110,7 +110,7 @@ def test_terminating_another_session(server: Served, client: t.Any) -> None:
 
 
 def test_an_idle_session_ends(start: t.Callable[..., Served]) -> None:
-    server = start("--session-timeout", "0.3")
+    server = start("--session-timeout", "1.5")
     idle, busy = server.connect(), server.connect()
     key = idle.content.sessionManager.currentSession.key
     manager = busy.content.sessionManager

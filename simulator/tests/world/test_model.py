@@ -9,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from inventory import HEAD, Inventory
 
+from vsphere_simulator.kernel.clock import Clock
 from vsphere_simulator.model.generate import generate_model
 from vsphere_simulator.model.loader import ModelError, load_model, parse_model
 from vsphere_simulator.model.schema import expand
 from vsphere_simulator.vmomi import vim
+from vsphere_simulator.world.build import build_world
 from vsphere_simulator.world.hardware import pci_layout
+from vsphere_simulator.world.state import dump
 
 
 @pytest.mark.parametrize(
@@ -156,3 +159,51 @@ def test_ids_above_the_middle_arrive_negative() -> None:
     device = next(d for d in pci_layout(("L40S",), 16).devices if d.vendorId == 0x10DE)
     assert (device.vendorId, device.deviceId & 0xFFFF) == (0x10DE, 0x26B9)
     assert min(d.deviceId for d in pci_layout((), 16).devices) < 0
+
+
+ONE_HOST = """
+datacenter: dc
+datastores: [{name: ds}]
+networks: [{name: net}]
+custom_attributes: [owner]
+categories: [{name: tier, tags: [{name: gold}]}]
+clusters: [{name: c, hosts: [{name: esx-1}], CLUSTER}]
+standalone_hosts: [{name: esx-2}]
+vms: [{name: vm-1, host: esx-1, MACHINE}, {name: vm-2, host: esx-2}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("cluster", "machine", "said"),
+    [
+        ("pools: [{name: p, memory: {reservation: 99999999}}]", "", "pool p: The available memory resources"),
+        ("pools: [{name: p, cpu: {shares: 0}}]", "", "greater than 0"),
+        ("pools: [{name: p}, {name: p}]", "", "pool p: The name 'p' already exists."),
+        ("", "pool: a/b", "cluster c has no pool a/b"),
+        ("groups: [{name: g}]", "", "a group has vms or hosts"),
+        ("groups: [{name: g, vms: [vm-9]}]", "", "there is no virtual machine or host vm-9"),
+        ("groups: [{name: g, vms: [vm-2]}]", "", "Virtual machine vm-2 is not in the cluster."),
+        ("rules: [{name: r, mode: apart, vms: [vm-1]}]", "", "mode apart has two vms or more"),
+        ("rules: [{name: r, mode: on_hosts, vm_group: g}]", "", "mode on_hosts has vm_group and host_group"),
+        ("rules: [{name: r, mode: on_hosts, vm_group: g, host_group: h}]", "", "The cluster has no group g."),
+        ("overrides: [{vm: vm-2, drs: manual}]", "", "vm-2 is not in the cluster"),
+        ("tags: {tier: [silver]}", "", "c: category tier has no tag silver"),
+        ("", "custom_values: {cost: 1}", "vms[0].custom_values.cost"),
+        ("", "custom_values: {cost: '1'}", "vm-1: no custom attribute is called cost"),
+    ],
+)
+def test_mistakes_in_what_is_laid_over_the_hardware(cluster: str, machine: str, said: str) -> None:
+    text = ONE_HOST.replace("CLUSTER", cluster).replace("MACHINE", machine).replace(", }", "}").replace(", ]", "]")
+    with pytest.raises(ModelError) as caught:
+        build_world(parse_model(text), Clock(1))
+    assert said in str(caught.value)
+
+
+def test_a_standalone_host_runs_its_machines_and_stays_after_a_restart() -> None:
+    model = parse_model(ONE_HOST.replace(", CLUSTER", "").replace(", MACHINE", ""))
+    world = build_world(model, Clock(1))
+    again = build_world(model, Clock(1), state=dump(world))
+    for one in (world, again):
+        host = next(obj for obj in one.objects.values() if getattr(obj, "name", "") == "esx-2" and hasattr(obj, "make"))
+        assert [vm.name for vm in host.machines.values()] == ["vm-2"]
+        assert type(host.parent).__name__ == "Standalone"

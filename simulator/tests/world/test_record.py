@@ -18,28 +18,57 @@ datacenter: secret-dc
 api_version: 8.0.2.0
 datastores: [{name: secret-ds, capacity_gb: 900}, {name: secret-nfs, type: NFS}]
 networks: [{name: secret-net}]
-custom_attributes: [secret-owner]
+custom_attributes: [secret-owner, secret-cost]
+categories:
+  - {name: secret-site, description: secret words, tags: [{name: secret-here, description: secret place}, {name: x}]}
+  - {name: secret-tier, single: true, types: [HostSystem, VirtualMachine], tags: [{name: secret-gold}]}
+depots: {"https://depot.example/secret.zip": [{version: "16.4-1OEM", vgpu_manager: "16.4"}]}
 options: {vgpu.hotmigrate.enabled: "true"}
 roles: {SecretRole: [Host.Config.Maintenance]}
 clusters:
   - name: secret-gpu
     vcls_agents: 1
     ha: true
+    custom_values: {secret-owner: secret-me}
+    image: {NVD-VMware_ESXi_8.0.0_Driver: "16.4-1OEM"}
+    pools:
+      - name: secret-research
+        cpu: {reservation: 1000, expandable: false, shares: high}
+        memory: {limit: 200000, shares: 1234}
+        tags: {secret-site: [x]}
+        pools: [{name: secret-night, custom_values: {secret-cost: secret-7}}]
+    groups:
+      - {name: secret-machines, vms: [secret-vgpu]}
+      - {name: secret-places, hosts: [secret-h1]}
+    rules:
+      - {name: secret-pin, mode: on_hosts, vm_group: secret-machines, host_group: secret-places, mandatory: true}
+      - {name: secret-apart, mode: apart, vms: [secret-vgpu, secret-dynamic], enabled: false}
+    overrides:
+      - {vm: secret-vgpu, drs: manual, restart_priority: high}
+      - {vm: secret-dynamic, drs: disabled}
     drs: {automation: fullyAutomated, options: {PassthroughDrsAutomation: "1"}}
     hosts:
       - name: secret-h1
         vgpu_manager: "16.4"
         graphics_type: sharedDirect
+        custom_values: {secret-owner: secret-team}
+        tags: {secret-tier: [secret-gold]}
         assignment_policy: consolidation
         gpus: [{gpu: A100-40, count: 2}, {gpu: T4, passthrough: true, label: secret-blue}]
       - {name: secret-h2, connection_state: disconnected, cpu_cores: 16, memory_gb: 256, esxi_version: 8.0.2}
   - {name: secret-plain, hosts: [{name: secret-h3, in_maintenance: true, pci_functions: 30, gpus: [{gpu: V100-32}]}]}
+standalone_hosts: [{name: secret-h4, gpus: [{gpu: T4, passthrough: true}]}]
 vms:
+  - {name: secret-alone, host: secret-h4}
   - {name: secret-vgpu, host: secret-h1, power: "on", firmware: efi, memory_locked: true, folder: secret-a/secret-b,
-     gpus: [{mode: vgpu, profile: nvidia_a100-10c}], disks_gb: [10, 20]}
+     gpus: [{mode: vgpu, profile: nvidia_a100-10c}], disks_gb: [10, 20],
+     pool: secret-research/secret-night, tags: {secret-tier: [secret-gold], secret-site: [secret-here, x]},
+     custom_values: {secret-cost: secret-42}}
   - {name: secret-dynamic, host: secret-h1, memory_locked: true, gpus: [{mode: dynamic, ids: ["10de:1eb8"],
      label: secret-blue}], extra_config: {pciPassthru.use64bitMMIO: "TRUE", secret.key: secret-value}}
-  - {name: secret-fixed, host: secret-h3, datastore: secret-nfs, gpus: [{mode: fixed, address: "0000:3b:00.0"}]}
+  - {name: secret-fixed, host: secret-h3, datastore: secret-nfs, snapshots: [{name: secret-one, id: 2, snapshots: [
+       {name: secret-two, id: 3, description: secret text, current: true, power: suspended}]}, {name: secret-other,
+       id: 5, quiesced: true}], gpus: [{mode: fixed, address: "0000:3b:00.0"}]}
 templates: [{name: secret-tpl, host: secret-h2, folder: secret-t, hardware_version: 21, cpus: 8}]
 """
 READS: dict[t.Any, list[str]] = {
@@ -58,6 +87,8 @@ READS: dict[t.Any, list[str]] = {
         "runtime.connectionState",
         "runtime.inMaintenanceMode",
         "capability",
+        "customValue",
+        "tag",
     ],
     vim.VirtualMachine: [
         "config.hardware.numCPU",
@@ -69,8 +100,22 @@ READS: dict[t.Any, list[str]] = {
         "config.extraConfig",
         "config.memoryReservationLockedToMax",
         "runtime.powerState",
+        "resourceConfig.cpuAllocation",
+        "resourceConfig.memoryAllocation",
+        "resourcePool.name",
+        "customValue",
+        "snapshot",
+        "tag",
     ],
-    vim.ClusterComputeResource: ["configurationEx", "summary.numHosts", "summary.totalMemory"],
+    vim.ClusterComputeResource: [
+        "configurationEx",
+        "lifecycleManaged",
+        "summary.numHosts",
+        "summary.totalMemory",
+        "customValue",
+    ],
+    vim.ComputeResource: ["summary.numHosts", "summary.totalMemory"],
+    vim.ResourcePool: ["config", "runtime", "parent.name", "owner.name", "customValue", "tag"],
 }
 PASSWORD = "secret"
 
@@ -87,7 +132,7 @@ def facts(server: t.Any) -> dict[str, t.Any]:
             for path in paths:
                 value: t.Any = obj
                 for step in path.split("."):
-                    value = getattr(value, step)
+                    value = getattr(value, step) if value is not None else None
                 found[f"{obj.name}: {path}"] = without_references(value)
             if kind is vim.VirtualMachine:
                 found[f"{obj.name}: devices"] = [shape(device) for device in obj.config.hardware.device]
@@ -97,7 +142,11 @@ def facts(server: t.Any) -> dict[str, t.Any]:
 
 def without_references(value: t.Any) -> str:
     """Text in which ids of objects, which are given anew, are left out."""
-    return "\n".join(line for line in str(value).splitlines() if "'vim." not in line or "(vim." in line)
+    return "\n".join(
+        line
+        for line in str(value).splitlines()
+        if ("'vim." not in line or "(vim." in line) and "createTime" not in line
+    )
 
 
 def shape(device: t.Any) -> tuple[t.Any, ...]:
@@ -126,6 +175,17 @@ def test_a_recording_served_again_reads_the_same(original: t.Any, serve: t.Calla
     again = serve(done.stdout)
     before, after = facts(original), facts(again)
     assert after == before
+    source, recorded = parse_model(MODEL), parse_model(done.stdout)
+    for key in ("custom_attributes", "categories"):
+        assert getattr(recorded, key) == getattr(source, key)
+    for key in ("pools", "groups", "rules", "overrides", "image", "custom_values", "tags"):
+        assert [getattr(one, key) for one in recorded.clusters] == [getattr(one, key) for one in source.clusters], key
+    wanted = {one.name: one for one in source.vms}
+    for vm in recorded.vms:
+        for key in ("pool", "snapshots", "custom_values", "tags"):
+            assert getattr(vm, key) == getattr(wanted[vm.name], key), (vm.name, key)
+    assert recorded.clusters[0].hosts[0].tags == {"secret-tier": ["secret-gold"]}
+    assert [host.name for host in recorded.standalone_hosts] == ["secret-h4"]
     second = record(again, "--thumbprint", again.ready["thumbprint"])
     assert yaml.safe_load(second.stdout) == yaml.safe_load(done.stdout)
 
@@ -136,9 +196,11 @@ def test_anonymized_it_is_as_large_and_names_nobody(original: t.Any, serve: t.Ca
     assert "secret" not in done.stdout.lower()
     model = parse_model(done.stdout)
     assert [len(cluster.hosts) for cluster in model.clusters] == [2, 1]
-    assert len(model.vms) == 3
+    assert len(model.vms) == 4
+    assert model.clusters[0].groups[0].vms == [model.vms[1].name]
+    assert model.clusters[0].pools[0].pools[0].name == (model.vms[1].pool or "").rpartition("/")[2]
     assert model.clusters[0].hosts[0].gpus[1].label == "label-01"
-    assert model.vms[1].gpus[0].label == "label-01"  # type: ignore[union-attr]
+    assert model.vms[2].gpus[0].label == "label-01"  # type: ignore[union-attr]
     serve(done.stdout)
 
 

@@ -60,3 +60,16 @@ def vcenter_connection(vcenter: Vcenter) -> Iterator[Any]:
         yield connection.RetrieveContent()
     finally:
         Disconnect(connection)
+
+
+def vgpu_fleet(hosts: int = 1, *, nvlink: bool = False, vms: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """Hosts `esx-001.lab`… with two A100 40 GB each that take vGPUs."""
+    gpus = {"gpu": "A100-40", "count": 2, **({"nvlink": True} if nvlink else {})}
+    model = fleet(hosts)
+    model["clusters"][0]["hosts"][0] |= {"gpus": [gpus], "vgpu_manager": "16.4", "graphics_type": "sharedDirect"}
+    return model | {"vms": vms} | more
+
+
+def vgpu(profile: str, count: int = 1) -> dict[str, Any]:
+    """An entry of `gpus` of vm_gpu."""
+    return {"mode": "vgpu", "profile": profile, "count": str(count)}

@@ -4,63 +4,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client, Stub
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module import Planned
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import ConnectionOptions
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.reads import read_hosts
 from ansible_collections.gpuops.vsphere.plugins.modules import esxi_maintenance, esxi_passthrough, esxi_power
+from in_process import CrashError, Fuse, options, step
 from simulated import StartVcenter, Vcenter, fleet
 
 HOSTS = 100
 V100 = {"id": "10de:1db6", "address": None, "class": None, "name": None}
-
-
-class CrashError(BaseException):
-    """The process dies here."""
-
-
-class Fuse:
-    """Lets so many calls through, then none; the last one is carried out or not."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.calls = 0
-        self.limit: int | None = None
-        self.last_is_carried_out = False
-        original = Stub._call
-
-        def call(stub: Stub, mo: Any, info: Any, args: Any, outer_stub: Any) -> Any:
-            self.calls += 1
-            if self.limit is not None and self.calls > self.limit:
-                raise CrashError
-            dies = self.limit == self.calls
-            if dies and not self.last_is_carried_out:
-                raise CrashError
-            answer = original(stub, mo, info, args, outer_stub)
-            if dies:
-                raise CrashError
-            return answer
-
-        monkeypatch.setattr(Stub, "_call", call)
-
-
-def step(vcenter: Vcenter, module: Any, **own: Any) -> Planned:
-    """What the module's shell does, without a process of its own."""
-    defaults = {name: option.get("default") for name, option in module.argument_spec().items()}
-    bounds = {"timeout": 60, "max_parallel": 1, "assume": {"hosts": {}, "vms": {}}}
-    connection = {"validate_certs": True, "thumbprint": None, **vcenter.options()}
-    params = {**defaults, **bounds, **own}
-    with Client.open(ConnectionOptions.from_params(connection)) as client:
-        facts = module.read(client, params)
-        planned: Planned = module.plan(facts, params)
-        assert not any(plan.failed for plan in planned.plans.values()), planned.plans
-        if planned.todo:
-            for name, done in module.apply(client, facts, planned, params).items():
-                assert done.problems == (), name
-        return planned
 
 
 def converge(vcenter: Vcenter, host: str) -> bool:
@@ -78,8 +31,7 @@ def converge(vcenter: Vcenter, host: str) -> bool:
 
 
 def seen(vcenter: Vcenter) -> dict[str, HostFacts]:
-    options = ConnectionOptions.from_params({"validate_certs": True, "thumbprint": None, **vcenter.options()})
-    with Client.open(options) as client:
+    with Client.open(options(vcenter)) as client:
         return dict(read_hosts(client))
 
 
@@ -87,7 +39,8 @@ def seen(vcenter: Vcenter) -> dict[str, HostFacts]:
 def test_every_crash_is_finished_by_the_next_run(
     start_vcenter: StartVcenter, monkeypatch: pytest.MonkeyPatch, carried_out: bool
 ) -> None:
-    vcenter = start_vcenter(fleet(HOSTS), time_scale=50_000)
+    # Fast by short times: whose maintenance mode it is, is told by the vCenter's clock.
+    vcenter = start_vcenter(fleet(HOSTS, timings={"maintenance": 1, "boot": 2}), time_scale=60)
     fuse = Fuse(monkeypatch)
     names: list[str] = []
     crashed = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ def test_hosts_enter_at_the_same_time_with_a_constant_number_of_reads(start_vcen
         names = [f"esx-{number:03}.lab" for number in range(1, count + 1)]
         requests = vcenter.ok("esxi_maintenance", hosts=names)["requests"]
         assert requests.pop("EnterMaintenanceMode_Task") == count
-        assert requests.pop("SetField") == count
+        assert requests.pop("SetField") == 2 * count
         assert requests.pop("WaitForUpdatesEx") <= 3 * count + 3
         reads.append(requests)
         vcenter.stop()
@@ -171,11 +172,11 @@ def enter_by_hand(vcenter: Vcenter) -> None:
 def test_who_enters_after_a_run_that_died_before_clearing_its_mark_is_left_alone(
     start_vcenter: StartVcenter, state: str
 ) -> None:
-    # Written on entering, and before leaving; the third write, clearing it, hangs.
-    vcenter = start_vcenter(fleet(1), faults=[{"method": "SetField", "nth": 3, "delay_s": 60}])
+    # Written before and after entering, and before leaving; the fourth write, clearing it, hangs.
+    vcenter = start_vcenter(fleet(1), faults=[{"method": "SetField", "nth": 4, "delay_s": 60}])
     vcenter.ok("esxi_maintenance", hosts=[ONE])
     with killed_at_the_end(vcenter.start("esxi_maintenance", hosts=[ONE], state="left")):
-        wait_for(lambda: vcenter.counts()["requests"]["SetField"] == 3, "the host has left maintenance mode")
+        wait_for(lambda: vcenter.counts()["requests"]["SetField"] == 4, "the host has left maintenance mode")
     enter_by_hand(vcenter)
     assert intent(vcenter)["action"] == "leaving"
     result = vcenter.ok("esxi_maintenance", hosts=[ONE], state=state)
@@ -233,6 +234,36 @@ def test_leaving_finds_a_host_that_a_killed_run_is_about_to_take_out_of_service(
     assert vcenter.counts()["requests"]["ExitMaintenanceMode_Task"] == 1
     host = vcenter.host(ONE)
     assert (host["in_maintenance"], host["intent"]) == (False, None)
+
+
+@pytest.mark.parametrize("state", ["entered", "left"])
+def test_who_enters_after_a_run_that_died_before_asking_to_enter_is_left_alone(
+    start_vcenter: StartVcenter, state: str
+) -> None:
+    # At this scale a minute of the vCenter's time is half a second.
+    vcenter = start_vcenter(
+        fleet(1), faults=[{"method": "EnterMaintenanceMode_Task", "nth": 1, "drop_connection": True}], time_scale=120
+    )
+    vcenter.fails("esxi_maintenance", hosts=[ONE])
+    assert intent(vcenter)["action"] == "entering"
+    died = time.monotonic()
+    wait_for(lambda: time.monotonic() - died > 1.5, "three minutes of the vCenter's time have passed")
+    enter_by_hand(vcenter)
+    result = vcenter.ok("esxi_maintenance", hosts=[ONE], state=state)
+    assert result["changed"] is False
+    assert (entry(result)["maintenance_owner"], entry(result)["left_alone"]) == ("other", True)
+    assert vcenter.host(ONE)["in_maintenance"] is True
+
+
+def test_a_run_killed_before_it_knew_that_the_host_entered_is_carried_on(start_vcenter: StartVcenter) -> None:
+    vcenter = start_vcenter(fleet(1), faults=[{"method": "SetField", "nth": 2, "delay_s": 60}], time_scale=120)
+    with killed_at_the_end(vcenter.start("esxi_maintenance", hosts=[ONE])):
+        wait_for(lambda: vcenter.counts()["requests"].get("SetField") == 2, "the host has entered maintenance mode")
+    assert intent(vcenter)["action"] == "entering"
+    result = vcenter.ok("esxi_maintenance", hosts=[ONE])
+    assert (entry(result)["maintenance_owner"], entry(result)["changed"]) == ("gpuops", True)
+    assert intent(vcenter)["action"] == "maintenance"
+    assert vcenter.counts()["requests"]["EnterMaintenanceMode_Task"] == 1
 
 
 def test_a_run_told_to_stop_says_what_it_leaves(start_vcenter: StartVcenter) -> None:

@@ -132,6 +132,11 @@ def test_only_the_items_asked_for_are_kept(client: Client, fast: bool, monkeypat
     kept = {row.props["name"]: [wsdl_name(item) for item in row.props["config.hardware.device"]] for row in rows}
     assert kept["on"] == ["VirtualPCIPassthrough"]
     assert kept["plain %2f ü"] == []
+    nvidia = fastxml.Only(field="vendorId", values=frozenset({str(0x10DE)}))
+    wanted = [paths(vim.HostSystem, "name", "hardware.pciDevice")]
+    hosts = retrieve(client, lambda: [all_of(client, vim.HostSystem)], wanted, keep={"hardware.pciDevice": nvidia})
+    first = next(row for row in hosts if row.props["name"] == "esx-001.lab")
+    assert [device.id for device in first.props["hardware.pciDevice"]] == ["0000:3b:00.0", "0000:5e:00.0"]
 
 
 @pytest.mark.parametrize("fast", [True, False])

@@ -26,8 +26,8 @@ def gpu_addresses(vcenter: Vcenter, host: str = "esx-001.lab") -> list[str]:
 def test_missing_arguments_are_named(start_vcenter: StartVcenter) -> None:
     vcenter = start_vcenter(gpu_fleet())
     assert "missing required arguments: vms" in vcenter.run("vm_gpu").result["msg"]
-    ran = vcenter.run("vm_gpu", vms=[{"name": "a", "gpus": [{"mode": "vgpu", "id": V100}]}])
-    assert "value of mode must be one of: fixed, dynamic, got: vgpu" in ran.result["msg"]
+    ran = vcenter.run("vm_gpu", vms=[{"name": "a", "gpus": [{"mode": "shared", "id": V100}]}])
+    assert "value of mode must be one of: fixed, dynamic, vgpu, device_group, got: shared" in ran.result["msg"]
 
 
 def test_check_create_repeat_update_delete(start_vcenter: StartVcenter) -> None:

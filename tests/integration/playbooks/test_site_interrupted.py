@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from lab import Lab, kill_hard
 from simulated import wait_for
+
+from lab import Lab, kill_hard
 
 ONE, TWO, THREE = "esx-gpu-01.lab", "esx-gpu-02.lab", "esx-gpu-03.lab"
 
@@ -46,12 +47,12 @@ def test_one_host_then_an_interrupted_run_then_the_rest(lab: Lab) -> None:
 
 
 def test_a_run_killed_as_a_host_is_back_in_service_leaves_no_mark_after_the_next(lab: Lab) -> None:
-    # The mark is written on entering, with the boot time, and before leaving; the fourth write, clearing it, hangs.
-    lab.start(time_scale=1000, faults=[{"method": "SetField", "object": ONE, "nth": 4, "delay_s": 60}])
+    # The mark is written before and after entering, with the boot time, and before leaving; the fifth write hangs.
+    lab.start(time_scale=1000, faults=[{"method": "SetField", "object": ONE, "nth": 5, "delay_s": 60}])
     run = lab.start_playbook("esxi_passthrough", "--limit", ONE)
     try:
         wait_for(
-            lambda: run.poll() is not None or lab.vcenter.counts()["requests"].get("SetField") == 4,
+            lambda: run.poll() is not None or lab.vcenter.counts()["requests"].get("SetField") == 5,
             "the host has left maintenance mode",
         )
         assert run.poll() is None, "the run ended before it could be killed"

@@ -15,6 +15,7 @@ import typing as t
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from vsphere_simulator.model.policies import Category, Group, Marked, Override, Pool, Rule, Snapshot
 from vsphere_simulator.world.catalog import CATALOG
 
 RANGE = re.compile(r"\[(?P<first>\d+):(?P<last>\d+)\]")
@@ -42,15 +43,15 @@ def expand(name: str) -> list[str]:
     return [f"{name[: match.start()]}{number:0{width}d}{name[match.end() :]}" for number in range(first, last + 1)]
 
 
+def _checked_range(value: str) -> str:
+    expand(value)
+    return value
+
+
 class Strict(BaseModel):
     """A part of the model: no unknown keys, no change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _checked_range(value: str) -> str:
-    expand(value)
-    return value
 
 
 class Gpu(Strict):
@@ -66,6 +67,8 @@ class Gpu(Strict):
     graphics_type: GraphicsType | None = None
     """Default: the host's `graphics_type`."""
     vgpu_mode: t.Literal["sameSize", "mixedSize"] = "sameSize"
+    nvlink: bool = False
+    """Joined with the other GPUs of the host that are: device groups give them out together."""
 
     @field_validator("gpu")
     @classmethod
@@ -133,7 +136,7 @@ class Guest(Strict):
 VmGpu = t.Annotated[FixedGpu | DynamicGpu | VirtualGpu, Field(discriminator="mode")]
 
 
-class VmShape(Strict):
+class VmShape(Marked, Strict):
     """The virtual hardware of a virtual machine or template."""
 
     cpus: Positive = 2
@@ -173,6 +176,9 @@ class Vm(VmShape):
     name: str
     host: str
     datastore: str | None = None
+    pool: str | None = None
+    """Resource pool below the cluster's own, `a/b` for one in another."""
+    snapshots: list[Snapshot] = []
 
 
 class Template(VmShape):
@@ -184,7 +190,7 @@ class Template(VmShape):
     datastore: str | None = None
 
 
-class HostShape(Strict):
+class HostShape(Marked, Strict):
     """What a host is; every field left out is taken from the cluster's `host_defaults`."""
 
     vendor: str = "Dell Inc."
@@ -229,7 +235,7 @@ class Drs(Strict):
     """Advanced options, for example `PassthroughDrsAutomation`."""
 
 
-class Cluster(Strict):
+class Cluster(Marked, Strict):
     """A cluster and its hosts."""
 
     name: str
@@ -241,6 +247,10 @@ class Cluster(Strict):
     """The cluster's image (vLCM): version of each component by name; left out: managed without an image."""
     host_defaults: HostShape = HostShape()
     hosts: list[Host] = []
+    pools: list[Pool] = []
+    groups: list[Group] = []
+    rules: list[Rule] = []
+    overrides: list[Override] = []
 
 
 class Datastore(Strict):
@@ -301,12 +311,16 @@ class Model(Strict):
     datastores: t.Annotated[list[Datastore], Field(min_length=1)]
     networks: t.Annotated[list[Network], Field(min_length=1)]
     clusters: list[Cluster] = []
+    standalone_hosts: list[Host] = []
+    """Hosts of the vCenter outside of clusters."""
     bare_hosts: list[Host] = []
     """Hosts that run and that the vCenter does not know yet: AddHost_Task and AddStandaloneHost_Task find them."""
     templates: list[Template] = []
     vms: list[Vm] = []
     custom_attributes: list[str] = []
     """Names of custom attributes that exist at the start (for every type of object)."""
+    categories: list[Category] = []
+    """Tags that exist at the start."""
     options: dict[str, str] = {}
     """vCenter settings, for example `vgpu.hotmigrate.enabled`."""
     depots: dict[str, list[Component]] = {}
@@ -320,6 +334,7 @@ class Model(Strict):
     def _names_fit(self) -> Model:
         placed: list[Template | Vm] = [*self.templates, *self.vms]
         hosts = [name for cluster in self.clusters for entry in cluster.hosts for name in expand(entry.name)]
+        hosts += [name for entry in self.standalone_hosts for name in expand(entry.name)]
         stores = {datastore.name for datastore in self.datastores}
         problems = [
             *_twice("clusters", [cluster.name for cluster in self.clusters]),

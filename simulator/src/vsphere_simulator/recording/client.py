@@ -11,6 +11,7 @@ import typing as t
 
 import pyVim.connect
 
+from vsphere_simulator.recording.rest import Rest
 from vsphere_simulator.vmomi import vim, vmodl
 
 if t.TYPE_CHECKING:
@@ -30,8 +31,9 @@ class RecordError(Exception):
 class Source:
     """The vCenter to record."""
 
-    def __init__(self, instance: t.Any) -> None:
+    def __init__(self, instance: t.Any, rest: Rest) -> None:
         self.content = instance.RetrieveContent()
+        self.rest = rest
 
     def read(self, kind: t.Any, paths: list[str], below: t.Any = None) -> dict[str, tuple[t.Any, dict[str, t.Any]]]:
         """Properties of all objects of a type below a container: id -> (reference, values by path)."""
@@ -67,11 +69,13 @@ def connected(
         raise RecordError(f"{host}:{port}: {fault.msg}") from None
     except (OSError, http.client.HTTPException, vmodl.MethodFault) as problem:
         raise RecordError(f"{host}:{port}: {getattr(problem, 'msg', None) or problem}") from None
+    rest = Rest(host, port, tls, user, password)
     try:
-        yield Source(instance)
+        yield Source(instance, rest)
     except vmodl.MethodFault as fault:
         raise RecordError(f"{host}:{port}: {type(fault).__name__}: {fault.msg}") from None
     finally:
+        rest.close()
         pyVim.connect.Disconnect(instance)
 
 

@@ -15,6 +15,7 @@ if t.TYPE_CHECKING:
 PATHS: t.Final = [
     "name",
     "parent",
+    "customValue",
     "summary.hardware",
     "config.product",
     "hardware.pciDevice",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
+from vsphere_simulator.recording import policies
 from vsphere_simulator.vmomi import vim
 
 if t.TYPE_CHECKING:
@@ -12,6 +13,8 @@ if t.TYPE_CHECKING:
 PATHS: t.Final = [
     "name",
     "parent",
+    "customValue",
+    "resourcePool",
     "config.template",
     "config.hardware.numCPU",
     "config.hardware.memoryMB",
@@ -64,8 +67,9 @@ def entry(values: dict[str, t.Any], addresses: dict[str, str], notes: Notes) -> 
     gpus = [gpu for device in devices if isinstance(device, _PCI) and (gpu := _gpu(device, addresses, notes))]
     if gpus:
         found["gpus"] = gpus
-    if values.get("snapshot") is not None:
-        notes.add("snapshots")
+    if taken := policies.snapshots(values.get("snapshot")):
+        found["snapshots"] = taken
+        notes.add("the hardware that machines had at their snapshots")
     if sum(isinstance(device, vim.vm.device.VirtualEthernetCard) for device in devices) != 1:
         notes.add("network adapters of machines that do not have exactly one")
     return found

@@ -8,7 +8,7 @@ import typing as t
 import yaml
 
 from vsphere_simulator.model.loader import parse_model
-from vsphere_simulator.recording import hosts, machines
+from vsphere_simulator.recording import hosts, machines, policies
 from vsphere_simulator.recording.anonymize import anonymized
 from vsphere_simulator.recording.client import RecordError, Source
 from vsphere_simulator.vmomi import vim
@@ -19,7 +19,7 @@ _OPTIONS: t.Final = ("vgpu.", "event.maxAge", "task.maxAge")
 _AGENTS: t.Final = 3
 _NEVER: t.Final = (
     "passwords, users and permissions",
-    "events, tasks, statistics, files, custom attribute values, tags and cluster images",
+    "events, tasks, statistics, files, offline depots",
 )
 
 
@@ -59,6 +59,13 @@ class _Recorder:
         self.addresses: dict[str, dict[str, str]] = {}
         """By host id: recorded GPU address -> the simulator's."""
         self.host_names: dict[str, str] = {}
+        self.entries: dict[str, dict[str, t.Any]] = {}
+        """By the id of the object: those of hosts, clusters, pools and machines."""
+        self.fields: dict[int, str] = {}
+        """Names of the custom attributes."""
+        manager = source.content.customFieldsManager
+        if manager is not None:
+            self.fields = {field.key: field.name for field in sorted(manager.field, key=lambda one: int(one.key))}
 
     def model(self, wanted: str | None) -> dict[str, t.Any]:
         centers = {values["name"]: ref for ref, values in self.source.read(vim.Datacenter, ["name"]).values()}
@@ -71,6 +78,8 @@ class _Recorder:
             self.notes.add("other data centers")
         self.center = centers[name]
         content = self.source.content
+        self.pools = policies.Pools(self.source, self.center, self.fields)
+        self.standalone: list[dict[str, t.Any]] = []
         found: dict[str, t.Any] = {
             "api_version": content.about.apiVersion,
             "datacenter": name,
@@ -79,8 +88,10 @@ class _Recorder:
             "clusters": self._clusters(),
         }
         found["templates"], found["vms"] = self._machines(found["clusters"])
-        fields = content.customFieldsManager
-        found["custom_attributes"] = sorted({field.name for field in fields.field}) if fields is not None else []
+        found["standalone_hosts"] = self.standalone
+        self._rules()
+        found["custom_attributes"] = list(dict.fromkeys(self.fields.values()))
+        found["categories"] = policies.categories(self.source.rest, self.entries, self.notes)
         found["options"] = {
             option.key: str(option.value).lower() if isinstance(option.value, bool) else str(option.value)
             for option in (content.setting.setting if content.setting is not None else ())
@@ -114,22 +125,21 @@ class _Recorder:
 
     def _clusters(self) -> list[dict[str, t.Any]]:
         members: dict[str, list[dict[str, t.Any]]] = collections.defaultdict(list)
-        clusters = self.source.read(vim.ClusterComputeResource, ["name", "configurationEx"], self.center)
+        paths = ["name", "configurationEx", "resourcePool", "customValue"]
+        self.clusters = clusters = self.source.read(vim.ClusterComputeResource, paths, self.center)
         for moid, (_, values) in self.source.read(vim.HostSystem, hosts.PATHS, self.center).items():
-            if values["parent"]._GetMoId() not in clusters:
-                self.notes.add("hosts outside clusters, with their machines")
-                continue
             made, self.addresses[moid] = hosts.entry(values, self.notes)
+            self.entries[moid] = made
+            made |= policies.custom_values(values, self.fields)
             self.host_names[moid] = values["name"]
-            members[values["parent"]._GetMoId()].append(made)
-        return [self._cluster(values, members[moid]) for moid, (_, values) in clusters.items()]
+            inside = values["parent"]._GetMoId() in clusters
+            (members[values["parent"]._GetMoId()] if inside else self.standalone).append(made)
+        return [self._cluster(moid, values, members[moid]) for moid, (_, values) in clusters.items()]
 
-    def _cluster(self, values: dict[str, t.Any], members: list[dict[str, t.Any]]) -> dict[str, t.Any]:
+    def _cluster(self, moid: str, values: dict[str, t.Any], members: list[dict[str, t.Any]]) -> dict[str, t.Any]:
         configuration = values["configurationEx"]
         drs = configuration.drsConfig
-        if configuration.rule or configuration.group or configuration.drsVmConfig or configuration.dasVmConfig:
-            self.notes.add("rules, groups and overrides of clusters")
-        return {
+        found = {
             "name": values["name"],
             "drs": {
                 "enabled": bool(drs.enabled),
@@ -139,6 +149,18 @@ class _Recorder:
             "ha": bool(configuration.dasConfig.enabled),
             "hosts": members,
         }
+        found |= policies.custom_values(values, self.fields) | policies.image(self.source.rest, moid, self.notes)
+        if pools := self.pools.below(values["resourcePool"]._GetMoId()):
+            found["pools"] = pools
+        self.entries[moid] = found
+        return found
+
+    def _rules(self) -> None:
+        """What clusters have about machines, once all machines are known."""
+        names = {moid: entry["name"] for moid, entry in self.entries.items()}
+        for moid, (_, values) in self.clusters.items():
+            self.entries[moid] |= policies.rules(values["configurationEx"], names, self.notes)
+        self.entries |= self.pools.entries
 
     def _machines(self, clusters: list[dict[str, t.Any]]) -> tuple[list[dict[str, t.Any]], list[dict[str, t.Any]]]:
         folders = {moid: values for moid, (_, values) in self.source.read(vim.Folder, ["name", "parent"]).items()}
@@ -146,15 +168,15 @@ class _Recorder:
         templates: list[dict[str, t.Any]] = []
         plain: list[dict[str, t.Any]] = []
         seen: set[str] = set()
-        for _, values in self.source.read(vim.VirtualMachine, machines.PATHS, self.center).values():
+        for moid, (_, values) in self.source.read(vim.VirtualMachine, machines.PATHS, self.center).items():
             host = values["runtime.host"]._GetMoId() if values.get("runtime.host") is not None else ""
             if host not in self.host_names or "config.hardware.numCPU" not in values:
                 self.notes.add("machines without a recorded host or configuration")
                 continue
             manager = values.get("config.managedBy")
             if manager is not None and manager.extensionKey == machines.AGENT:
-                cluster = homes[self.host_names[host]]
-                cluster["vcls_agents"] = min(_AGENTS, cluster.get("vcls_agents", 0) + 1)
+                if cluster := homes.get(self.host_names[host]):
+                    cluster["vcls_agents"] = min(_AGENTS, cluster.get("vcls_agents", 0) + 1)
                 continue
             if values["name"] in seen:
                 self.notes.add("machines whose name another has")
@@ -165,8 +187,13 @@ class _Recorder:
             made |= {"datastore": str(values["config.files.vmPathName"]).removeprefix("[").partition("]")[0]}
             if path := _path(values.get("parent"), folders):
                 made["folder"] = path
+            made |= policies.custom_values(values, self.fields)
+            self.entries[moid] = made
+            if path := self.pools.path(values.get("resourcePool")):
+                made["pool"] = path
             if values.get("config.template"):
-                made.pop("power", None)
+                for key in ("power", "snapshots"):
+                    made.pop(key, None)
                 templates.append(made)
             else:
                 plain.append(made)

@@ -6,7 +6,7 @@ import dataclasses
 import typing as t
 
 from vsphere_simulator.vmomi import make, vim, vmodl
-from vsphere_simulator.world import vgpu
+from vsphere_simulator.world import device_groups, vgpu
 from vsphere_simulator.world.devices import is_dynamic, is_fixed, is_gpu, is_vgpu
 
 if t.TYPE_CHECKING:
@@ -191,9 +191,11 @@ def _place_vgpus(vm: VirtualMachine, host: HostSystem, devices: list[t.Any], gra
         gpus.pop(address, None)
     if devices and vm.config.firmware != "efi":
         raise power_on_failed("A virtual GPU needs the EFI firmware; the firmware is BIOS.", "msg.vgpu.firmware")
+    linked = {function.address for function in device_groups.joined(host)}
     for device in devices:
         profile = vgpu.all_profiles().get(device.backing.vgpu)
-        placed = vgpu.place(gpus.values(), profile, host.graphics.policy) if profile is not None else None
+        fitting = [gpu for gpu in gpus.values() if device.deviceGroupInfo is None or gpu.address in linked]
+        placed = vgpu.place(fitting, profile, host.graphics.policy) if profile is not None else None
         if placed is None:
             raise vim.fault.InsufficientGraphicsResourcesFault(
                 msg="The amount of graphics resource available in the parent resource pool is insufficient for "

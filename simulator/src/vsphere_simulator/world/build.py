@@ -13,10 +13,10 @@ from vsphere_simulator.model.schema import Cluster as ClusterModel
 from vsphere_simulator.model.schema import FixedGpu, HostShape, HostVms, Model, VmShape, expand
 from vsphere_simulator.model.schema import Host as HostModel
 from vsphere_simulator.vmomi import make, vim
-from vsphere_simulator.world import admission
+from vsphere_simulator.world import admission, policies
 from vsphere_simulator.world import devices as dev
 from vsphere_simulator.world.catalog import CATALOG
-from vsphere_simulator.world.compute import Cluster, Compute, DrsSettings
+from vsphere_simulator.world.compute import Cluster, Compute, DrsSettings, Standalone
 from vsphere_simulator.world.custom_fields import CustomFieldsManager
 from vsphere_simulator.world.environment import EnvironmentBrowser
 from vsphere_simulator.world.folders import Datacenter, Folder
@@ -105,6 +105,8 @@ class _Builder:
         self.stores: dict[str, Datastore] = {}
         self.networks: dict[str, Network] = {}
         self.hosts: dict[str, HostSystem] = {}
+        self.clusters: dict[str, Cluster] = {}
+        self.machines: dict[str, VirtualMachine] = {}
 
     def build(self) -> None:
         folders = self.datacenter.folders
@@ -119,20 +121,28 @@ class _Builder:
         fields = t.cast("CustomFieldsManager", self.world.content["customFieldsManager"])
         for name in self.model.custom_attributes:
             fields.define(name, None)
+        policies.build_categories(self.site, self.model.categories)
         for cluster in self.model.clusters:
             self._cluster(cluster)
+        for entry in self.model.standalone_hosts:
+            for name in expand(entry.name):
+                self._standalone(name, entry)
         for item in self.model.templates:
             host = self.hosts[item.host] if item.host else next(iter(self.hosts.values()))
             self._machine(item, item.name, host, item.datastore, template=True)
         for vm in self.model.vms:
-            self._machine(vm, vm.name, self.hosts[vm.host], vm.datastore)
+            host = self.hosts[vm.host]
+            machine = self._machine(vm, vm.name, host, vm.datastore, pool=vm.pool)
+            policies.build_snapshots(machine, vm.snapshots)
+        for cluster in self.model.clusters:
+            policies.build_rules(self.clusters[cluster.name], cluster, self._named)
         for bare in self.model.bare_hosts:
             for name in expand(bare.name):
                 self._bare(name, bare)
 
     def _cluster(self, model: ClusterModel) -> None:
         parent = self.datacenter.folders["host"]
-        cluster = self.world.add(Cluster(self.site, model.name, parent))
+        cluster = self.clusters[model.name] = self.world.add(Cluster(self.site, model.name, parent))
         parent.put(cluster)
         cluster.drs = DrsSettings(
             enabled=model.drs.enabled, automation=model.drs.automation, options=dict(model.drs.options)
@@ -143,6 +153,8 @@ class _Builder:
             shape = merged(model.host_defaults, entry)
             for name in expand(entry.name):
                 self._host(cluster, name, shape)
+        policies.mark(cluster, model)
+        policies.build_pools(cluster.pool, model.pools, policies.mark)
         if model.image is not None:
             self.site.images.of[cluster.moid] = initial(cluster)
             self.site.images.of[cluster.moid].components = dict(model.image)
@@ -150,7 +162,7 @@ class _Builder:
         for number in range(model.vcls_agents if hosts else 0):
             self._agent(hosts[number % len(hosts)], number)
 
-    def _host(self, cluster: Cluster, name: str, shape: HostShape) -> None:
+    def _host(self, cluster: Compute, name: str, shape: HostShape) -> None:
         host = self.world.add(HostSystem(self.site, name, cluster, make_of(shape)))
         furnish_host(host)
         self.hosts[name] = host
@@ -160,10 +172,24 @@ class _Builder:
         for resource in (*host.datastores, *host.networks):
             resource.hosts[host.moid] = host
         self._hardware(host, shape)
+        policies.mark(host, shape)
         for group in shape.vms:
             pattern = group.name.replace("{host}", name.partition(".")[0]).replace("{cluster}", cluster.name)
             for vm_name in expand(pattern):
                 self._machine(group, vm_name, host, None)
+
+    def _standalone(self, name: str, shape: HostShape) -> None:
+        parent = self.datacenter.folders["host"]
+        compute = self.world.add(Standalone(self.site, name, parent))
+        parent.put(compute)
+        furnish(compute)
+        self._host(compute, name, shape)
+
+    def _named(self, name: str) -> HostSystem | VirtualMachine:
+        found = self.machines.get(name) or self.hosts.get(name)
+        if found is None:
+            raise ValueError(f"there is no virtual machine or host {name}")
+        return found
 
     def _bare(self, name: str, shape: HostShape) -> None:
         host = self.site.bare[name] = HostSystem(self.site, name, None, make_of(shape))
@@ -207,7 +233,14 @@ class _Builder:
         return folder
 
     def _machine(
-        self, shape: VmShape, name: str, host: HostSystem, store: str | None, *, template: bool = False
+        self,
+        shape: VmShape,
+        name: str,
+        host: HostSystem,
+        store: str | None,
+        *,
+        template: bool = False,
+        pool: str | None = None,
     ) -> VirtualMachine:
         folder = self._folder(shape.folder)
         if name in folder.children:
@@ -229,7 +262,9 @@ class _Builder:
         machine = VirtualMachine(self.site, name, host, datastore, config, template=template, moid=moid)
         machine.recipe = shape.guest
         self.world.add(machine)
-        machine.register(folder, host.cluster.pool)
+        machine.register(folder, policies.pool_at(host.cluster.pool, pool))
+        self.machines[name] = machine
+        policies.mark(machine, shape)
         if shape.gpus:
             config.devices = dev.linked((*machine.devices, *gpu_devices(machine, shape)))
             config.blueprint = None
@@ -284,6 +319,9 @@ def make_of(shape: HostShape) -> Make:
         rebind_without_reboot=shape.rebind_without_reboot,
         gpus=tuple(gpu.gpu for gpu in shape.gpus for _ in range(gpu.count)),
         pci_functions=shape.pci_functions,
+        nvlink=tuple(
+            slot for slot, gpu in enumerate(gpu for gpu in shape.gpus for _ in range(gpu.count)) if gpu.nvlink
+        ),
     )
 
 

@@ -125,6 +125,11 @@ class Standalone(Compute):
         super().__init__(site, name, parent, moid or site.new_id("domain-s"))
         self.drs = DrsSettings(enabled=False)
 
+    @method("Destroy_Task", privilege="")
+    def destroy(self, ctx: Context) -> t.Any:
+        """Remove the host from the inventory."""
+        return cluster_admin.remove_host(ctx, next(iter(self.hosts.values())))
+
 
 class Cluster(Compute):
     """A cluster of hosts with DRS and HA settings."""

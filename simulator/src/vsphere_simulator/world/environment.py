@@ -6,7 +6,7 @@ import typing as t
 
 from vsphere_simulator.kernel.objects import ManagedObject, method
 from vsphere_simulator.vmomi import make, vim
-from vsphere_simulator.world import graphics
+from vsphere_simulator.world import device_groups, graphics
 from vsphere_simulator.world.config_option import DEFAULT_HARDWARE_VERSION, HARDWARE_VERSIONS, config_option
 from vsphere_simulator.world.entity import invalid_argument
 
@@ -69,6 +69,9 @@ class EnvironmentBrowser(ManagedObject):
             ],
             vgpuDeviceInfo=_unique(info for one in hosts for info in graphics.device_info(one)),
             vgpuProfileInfo=_unique(info for one in hosts for info in graphics.profile_info(one)),
+            vendorDeviceGroupInfo=list(
+                {info.name: info for one in hosts for info in device_groups.offers(one)}.values()
+            ),
         )
 
     @method("QueryTargetCapabilities")

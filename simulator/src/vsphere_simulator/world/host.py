@@ -46,6 +46,8 @@ class Make:
     gpus: tuple[str, ...]
     """Catalogue keys in slot order."""
     pci_functions: int
+    nvlink: tuple[int, ...] = ()
+    """Slots of the GPUs that are joined by NVLink."""
 
     @property
     def layout(self) -> PciLayout:

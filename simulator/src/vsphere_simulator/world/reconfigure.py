@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from vsphere_simulator.vmomi import vim, vmodl
+from vsphere_simulator.world import device_groups
 from vsphere_simulator.world import devices as dev
 from vsphere_simulator.world.device_changes import DeviceChanges
 from vsphere_simulator.world.entity import check_name, invalid_argument
@@ -126,6 +127,11 @@ def planned(vm: VirtualMachine, spec: t.Any, *, files: str | None = None) -> VmC
         changes = DeviceChanges(vm, config, list(vm.devices), files or vm.directory)
         config.devices = changes.apply(given["deviceChange"])
         config.blueprint = None
+    before = vm.config.settings.get("deviceGroups")
+    if "deviceGroups" in given or before is not None:
+        config.devices = config.devices if config.devices is not None else vm.devices
+        config.settings["deviceGroups"] = before
+        device_groups.settle(vm, config, given.get("deviceGroups"))
     return config
 
 

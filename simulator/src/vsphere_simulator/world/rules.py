@@ -143,6 +143,8 @@ class Rules:
         moid = key._GetMoId()
         if (operation == "add") == (moid in known):
             raise invalid_argument(f"{field}.operation")
+        if isinstance(info, vim.cluster.DrsVmConfigInfo) and info.enabled is None:
+            info = copy_of(info, enabled=True)
         known[moid] = info
 
     # --- what it shows ---

@@ -183,7 +183,10 @@ class _Restorer:
     def __init__(self, site: Site, state: Json) -> None:
         self.site = site
         self.world = site.world
-        self.makes = [Make(**{**data, "gpus": tuple(data["gpus"])}) for data in state["hardware"]]
+        self.makes = [
+            Make(**{**data, "gpus": tuple(data["gpus"]), "nvlink": tuple(data.get("nvlink", ()))})
+            for data in state["hardware"]
+        ]
         self.fields = state["fields"]
         self.bare: dict[str, Json] = state.get("bare", {})
         self.objects: dict[str, Json] = dict(sorted(state["objects"].items(), key=lambda item: _number(item[0])))

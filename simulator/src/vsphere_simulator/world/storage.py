@@ -6,6 +6,7 @@ import typing as t
 
 from vsphere_simulator.kernel.objects import method, prop
 from vsphere_simulator.vmomi import make, vim
+from vsphere_simulator.world.datastore_browser import DatastoreBrowser
 from vsphere_simulator.world.entity import Entity, invalid_state
 
 if t.TYPE_CHECKING:
@@ -37,7 +38,7 @@ class SharedResource(Entity):
 
 
 class Datastore(SharedResource):
-    """A datastore; it knows its size, not its files."""
+    """A datastore; of files it knows those of virtual machines, not what is in them."""
 
     wsdl = vim.Datastore
     rename_privilege = "Datastore.Rename"
@@ -48,6 +49,7 @@ class Datastore(SharedResource):
         super().__init__(site, moid or site.new_id("datastore-"), name, parent)
         self.kind = kind
         self.capacity = capacity_gb * GIB
+        self.browser = self.world.add(DatastoreBrowser(self))
 
     @property
     def url(self) -> str:
@@ -58,6 +60,10 @@ class Datastore(SharedResource):
     def free(self) -> int:
         """Bytes that no disk of a virtual machine has taken (thick sizes)."""
         return max(0, self.capacity - sum(vm.disk_bytes for vm in self.users.values()))
+
+    @prop("browser")
+    def _browser(self) -> DatastoreBrowser:
+        return self.browser
 
     @prop("host")
     def _mounts(self) -> list[t.Any]:

@@ -80,3 +80,7 @@ def dynamic(
     device_id: str | None = V100, key: int = 13000, *, label: str | None = None, assigned: str | None = None
 ) -> GpuAttachment:
     return GpuAttachment("dynamic", key, address=assigned, ids=(device_id,) if device_id else (), label=label)
+
+
+def vgpu(profile: str, key: int = 13000) -> GpuAttachment:
+    return GpuAttachment("vgpu", key, profile=profile)

@@ -6,17 +6,19 @@ import typing as t
 
 import pytest
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.attach import (
+    ACTION,
     GpuPlan,
     Inventory,
+    PowerPolicy,
     VmEdit,
     plan_gpus,
     waves,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, VmFacts
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, Intent, VmFacts
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Problem
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vm_settings import Settings
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.wants import parse
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.wants import GpuWant, VmWant, parse
 from gpu_builders import A100, P100, SLOTS, T4, V100, dynamic, fixed, gpu, host, vm
 
 TWO_V100 = host("esx", gpu(SLOTS[0]), gpu(SLOTS[1]))
@@ -374,3 +376,46 @@ def test_mistakes_of_one_machine_do_not_stop_the_others() -> None:
     planned = plan([want("a", by_id("V100")), want("b", by_id())], [vm("a"), vm("b")])
     assert list(problems(planned["a"])) == ["invalid_gpu"]
     assert addresses(planned["b"]) == [SLOTS[0]]
+
+
+def change(power: str, policy: PowerPolicy, intent: Intent | None = None) -> GpuPlan:
+    facts = vm("a", power=power, intent=intent)
+    inventory = Inventory({"a": facts}, {"esx": host("esx", gpu(SLOTS[0]))})
+    want = {"a": VmWant("a", (GpuWant("fixed", 1, address=SLOTS[0]),))}
+    return plan_gpus(want, {}, inventory, catalog=Catalog(), power=policy)["a"]
+
+
+@pytest.mark.parametrize(
+    ("power", "policy", "action", "code"),
+    [
+        ("poweredOn", "never", None, "vm_powered_on"),
+        ("poweredOn", "allow", None, None),
+        ("poweredOn", "force", "reconfigure", None),
+        ("poweredOn", "allow", "maintenance", "vm_in_other_hands"),
+        ("suspended", "force", None, "vm_not_powered_off"),
+        ("poweredOff", "never", None, None),
+        ("poweredOff", "never", "maintenance", None),
+    ],
+)
+def test_what_may_be_powered_off(power: str, policy: PowerPolicy, action: str | None, code: str | None) -> None:
+    planned = change(power, policy, Intent("run", action, "2026-01-01T00:00:00.000000Z") if action else None)
+    assert [problem.code for problem in planned.plan.problems] == ([code] if code else [])
+    assert planned.power_off == (power == "poweredOn" and code is None)
+
+
+def test_what_an_interrupted_run_powered_off_is_powered_on_again() -> None:
+    mine = Intent("run", ACTION, "2026-01-01T00:00:00.000000Z")
+    planned = change("poweredOff", "never", mine)
+    assert planned.edit is not None
+    assert (planned.power_off, planned.power_on, planned.clear) == (False, True, True)
+    assert str(planned.plan.changes[-1]) == "power on (an interrupted run had powered it off)"
+    done = vm("a", fixed(SLOTS[0]), intent=mine)
+    fits = plan_gpus(
+        {"a": VmWant("a", (GpuWant("fixed", 1, address=SLOTS[0]),))},
+        {},
+        Inventory({"a": done}, {"esx": host("esx", gpu(SLOTS[0]))}),
+        catalog=Catalog(),
+    )["a"]
+    assert (fits.edit, fits.power_on, fits.clear) == (None, True, True)
+    assert fits.predicted is not None
+    assert (fits.predicted.power, fits.predicted.intent) == ("poweredOn", None)

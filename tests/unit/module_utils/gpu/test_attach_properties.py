@@ -11,6 +11,7 @@ import typing as t
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.attach import (
     GpuPlan,
     Inventory,
+    PowerPolicy,
     VmEdit,
     plan_gpus,
     waves,
@@ -79,8 +80,9 @@ def gpu_wants(draw: st.DrawFn) -> GpuWant:
     return GpuWant("dynamic" if kind == "dynamic" else "fixed", count, id=device_id)
 
 
-def plan(case: Case, vms: dict[str, VmFacts]) -> dict[str, GpuPlan]:
-    return plan_gpus(case.wants, {}, Inventory(vms, {case.host.name: case.host}), catalog=Catalog())
+def plan(case: Case, vms: dict[str, VmFacts], power: PowerPolicy = "never") -> dict[str, GpuPlan]:
+    inventory = Inventory(vms, {case.host.name: case.host})
+    return plan_gpus(case.wants, {}, inventory, catalog=Catalog(), power=power)
 
 
 def held(vms: t.Iterable[VmFacts]) -> dict[str, set[str]]:
@@ -159,3 +161,21 @@ def test_failures_while_applying_attach_nothing_twice(case: Case, failing: set[s
     if any(edits[name].after & set(wave) for wave in waves(edits) for name in wave):
         return  # a swap goes in one wave, and a second run mends what failed of it
     assert all(len(names) == 1 for names in held(after(case, plans, failing).values()).values())
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases())
+def test_where_it_is_allowed_only_machines_that_must_change_are_powered_off(case: Case) -> None:
+    never, allowed = plan(case, case.vms), plan(case, case.vms, "allow")
+    for name, item in allowed.items():
+        running = case.vms[name].power == "poweredOn"
+        assert item.power_off == item.power_on == (running and item.edit is not None)
+        assert item.predicted is None or item.predicted.power == case.vms[name].power
+        if running and not never[name].plan.failed:
+            assert item.plan.changes == never[name].plan.changes == ()
+    later = after(case, allowed)
+    assert all(len(names) == 1 for names in held(later.values()).values())
+    again = plan(case, later, "allow")
+    for name, item in allowed.items():
+        if not item.plan.failed:
+            assert (name, again[name].plan.changes, again[name].plan.problems) == (name, (), ())

@@ -6,13 +6,21 @@ import dataclasses
 from typing import Any
 
 import pytest
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.drain import HostDrain
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, Intent
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.maintenance import (
     MaintenanceStep,
     plan_enter,
     plan_leave,
 )
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership import LEAVING, taken_over
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership import (
+    DRAINING,
+    ENTERING,
+    LEAVING,
+    TaskSeen,
+    ours_since,
+    taken_over,
+)
 
 NOW = "2024-05-01T09:00:00.000000Z"
 BOOTED = "2024-05-01T08:00:00.000000Z"
@@ -25,8 +33,10 @@ def host(**changes: Any) -> HostFacts:
     return dataclasses.replace(HostFacts("esx-1", "host-1", "gpu", "connected", False, BOOTED), **changes)
 
 
-def enter(facts: HostFacts | None) -> MaintenanceStep:
-    return plan_enter({} if facts is None else {"esx-1": facts}, ["esx-1"], run="run-2", now=NOW)["esx-1"]
+def enter(facts: HostFacts | None, drain: HostDrain | None = None) -> MaintenanceStep:
+    hosts = {} if facts is None else {"esx-1": facts}
+    drains = {"esx-1": drain} if drain else {}
+    return plan_enter(hosts, ["esx-1"], run="run-2", now=NOW, drains=drains)["esx-1"]
 
 
 def leave(facts: HostFacts | None) -> MaintenanceStep:
@@ -34,13 +44,23 @@ def leave(facts: HostFacts | None) -> MaintenanceStep:
 
 
 NEW = Intent("run-2", "maintenance", NOW)
+ENTERED = dataclasses.replace(OURS, action=ENTERING)
+DRAINED = dataclasses.replace(OURS, action=DRAINING)
 
 
 @pytest.mark.parametrize(
     ("facts", "write", "enters", "owner"),
     [
         pytest.param(host(), NEW, True, "gpuops", id="fresh"),
-        pytest.param(host(intent=OURS), None, True, "gpuops", id="died between intent and entering"),
+        pytest.param(host(intent=OURS), OURS, True, "gpuops", id="somebody took it out of our maintenance mode"),
+        pytest.param(host(intent=ENTERED), OURS, True, "gpuops", id="died before it asked to enter"),
+        pytest.param(host(intent=DRAINED), OURS, True, "gpuops", id="died while draining"),
+        pytest.param(
+            host(intent=DRAINED, in_maintenance=True), None, False, "other", id="entered after we died draining"
+        ),
+        pytest.param(
+            host(intent=ENTERED, in_maintenance=True, reentered=True), None, False, "other", id="entered after us"
+        ),
         pytest.param(host(intent=OURS, in_maintenance=True), None, False, "gpuops", id="in it by an earlier run"),
         pytest.param(
             host(intent=REBOOTING, in_maintenance=True, connection="notResponding"),
@@ -54,9 +74,6 @@ NEW = Intent("run-2", "maintenance", NOW)
         pytest.param(host(intent=LEFT, in_maintenance=True), NEW, True, "gpuops", id="died about to leave"),
         pytest.param(
             host(intent=LEFT, in_maintenance=True, reentered=True), None, False, "other", id="somebody came after us"
-        ),
-        pytest.param(
-            host(powered_on_vms=("a", "b"), drs_moves_vms=("a", "b")), NEW, True, "gpuops", id="DRS moves them all"
         ),
     ],
 )
@@ -94,28 +111,56 @@ def test_leaving(facts: HostFacts, leaves: bool, clears: bool) -> None:
         assert step.mark == dataclasses.replace(facts.intent, action=LEAVING)
 
 
+def test_a_host_that_a_killed_run_has_put_into_maintenance_mode_is_ours_and_marked_so() -> None:
+    step = enter(host(intent=ENTERED, in_maintenance=True))
+    assert (step.write, step.enter, step.plan.changed) == (OURS, False, True)
+    assert step.plan.notes["maintenance_owner"] == "gpuops"
+    assert not leave(host(intent=ENTERED, in_maintenance=True)).plan.notes["left_alone"]
+
+
+SOON, LATER = "2024-05-01T09:00:05.000000Z", "2024-05-01T09:10:00.000000Z"
+
+
 @pytest.mark.parametrize(
-    ("now", "leaving", "changed", "expected"),
+    ("history", "expected"),
     [
-        pytest.param("2024-05-01T09:00:05.000000Z", False, None, False, id="died before asking to leave"),
-        pytest.param("2024-05-01T09:00:05.000000Z", False, BOOTED, False, id="only the entering is listed"),
-        pytest.param("2024-05-01T09:00:05.000000Z", True, None, False, id="is leaving"),
-        pytest.param("2024-05-01T11:00:05.000000Z", True, None, False, id="is leaving, for long"),
-        pytest.param("2024-05-01T09:05:00.000000Z", False, "2024-05-01T09:00:20.000000Z", True, id="had left"),
-        pytest.param("2024-05-01T09:20:00.000000Z", False, None, True, id="cannot be told any more"),
-        pytest.param("2024-05-01T08:59:00.000000Z", False, None, False, id="clocks differ"),
+        pytest.param([("enter", SOON, SOON)], True, id="at once"),
+        pytest.param([("enter", SOON, LATER)], True, id="at once, and took long"),
+        pytest.param([("enter", LATER, LATER)], False, id="by somebody, later"),
+        pytest.param([("enter", SOON, SOON), ("leave", LATER, LATER)], False, id="and out again"),
+        pytest.param([("enter", SOON, SOON), ("leave", SOON, SOON), ("enter", LATER, LATER)], False, id="and in again"),
+        pytest.param([], False, id="it is not told who"),
+    ],
+)
+def test_whose_maintenance_mode_it_is_after_a_run_died_entering(
+    history: list[tuple[str, str, str]], expected: bool
+) -> None:
+    assert ours_since(ENTERED, [TaskSeen(*task) for task in history], "enter") is expected
+
+
+@pytest.mark.parametrize(
+    ("now", "leaving", "history", "expected"),
+    [
+        pytest.param(SOON, False, [], False, id="died before asking to leave"),
+        pytest.param(SOON, True, [], False, id="is leaving"),
+        pytest.param("2024-08-01T09:00:05.000000Z", True, [], False, id="is leaving, for long"),
+        pytest.param(SOON, False, [("leave", SOON, SOON)], True, id="had left"),
+        pytest.param("2024-05-02T09:20:00.000000Z", False, [], False, id="a day later"),
+        pytest.param("2024-06-01T09:20:00.000000Z", False, [], True, id="cannot be told any more"),
+        pytest.param("2024-05-01T08:59:00.000000Z", False, [], False, id="clocks differ"),
     ],
 )
 def test_whose_maintenance_mode_it_is_after_a_run_died_leaving(
-    now: str, leaving: bool, changed: str | None, expected: bool
+    now: str, leaving: bool, history: list[tuple[str, str, str]], expected: bool
 ) -> None:
-    assert taken_over(LEFT, now=now, leaving=leaving, changed=changed) is expected
+    assert taken_over(LEFT, [TaskSeen(*task) for task in history], now=now, leaving=leaving) is expected
 
 
 @pytest.mark.parametrize("started", ["", "yesterday", "2024-05-01T09:00:00"])
 def test_a_mark_whose_time_cannot_be_read_is_not_relied_on(started: str) -> None:
     mark = dataclasses.replace(LEFT, started=started)
-    assert taken_over(mark, now="2024-05-01T09:00:05.000000Z", leaving=False, changed=None) is True
+    assert taken_over(mark, [], now=SOON, leaving=False) is True
+    assert ours_since(mark, [TaskSeen("enter", SOON, SOON)], "enter") is False
 
 
 @pytest.mark.parametrize(
@@ -129,7 +174,7 @@ def test_a_mark_whose_time_cannot_be_read_is_not_relied_on(started: str) -> None
         pytest.param(
             leave(host(connection="notResponding", intent=REBOOTING)), "host_not_connected", id="leave rebooting"
         ),
-        pytest.param(enter(host(powered_on_vms=("a",))), "vms_in_the_way", id="in the way"),
+        pytest.param(enter(host(), HostDrain(blocked=(("a", "why"),))), "vms_in_the_way", id="in the way"),
     ],
 )
 def test_refusals(step: MaintenanceStep, code: str) -> None:
@@ -138,10 +183,10 @@ def test_refusals(step: MaintenanceStep, code: str) -> None:
 
 
 def test_virtual_machines_in_the_way_are_named_and_the_rest_counted() -> None:
-    vms = tuple(f"vm-{number:02}" for number in range(11))
-    problem = enter(host(powered_on_vms=("movable", *vms), drs_moves_vms=("movable",))).plan.problems[0]
+    vms = tuple((f"vm-{number:02}", "why") for number in range(11))
+    problem = enter(host(), HostDrain(drs=("movable",), blocked=vms)).plan.problems[0]
     assert "vm-00, vm-01" in problem.msg
-    assert "vm-07 and 3 more" in problem.msg
+    assert "vm-07 (why); and 3 more" in problem.msg
     assert "movable" not in problem.msg
     assert problem.kind == "state"
 

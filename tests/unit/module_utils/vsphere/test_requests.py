@@ -61,7 +61,7 @@ def test_each_traversal_is_defined_once(client: Any, monkeypatch: pytest.MonkeyP
 def test_hosts_that_tell_less_than_before_fail_one_by_one(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vms, "retrieve", nothing)
     monkeypatch.setattr(host_managers, "retrieve", nothing)
-    offers = vms.fixed_offers(client, FACTS, Bounds(0, 2))
+    offers = vms.host_offers(client, FACTS, Bounds(0, 2))
     assert {name: outcome.error and outcome.error.code for name, outcome in offers.items()} == dict.fromkeys(
         FACTS, "changed_meanwhile"
     )

@@ -5,6 +5,7 @@ import typing as t
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.gpuops.vsphere.plugins.module_utils.inventory.specs import (
+    contradictions,
     missing_problems,
     unknown_problems,
     value_problems,
@@ -112,8 +113,8 @@ def test_missing_names_come_with_their_description() -> None:
     assert missing_problems({"gpu_vm_template"}, spec) == []
 
 
-DECLARED = ["esxi_passthrough_devices", "esxi_passthrough_enabled", "gpu_vm_template"]
-PREFIXES = ["esxi_passthrough_", "gpu_vm_"]
+DECLARED = ["esxi_passthrough_devices", "esxi_passthrough_enabled", "gpu_vm_template", "vcenter_port"]
+PREFIXES = ["esxi_passthrough_", "gpu_vm_", "vcenter_"]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,9 @@ PREFIXES = ["esxi_passthrough_", "gpu_vm_"]
         pytest.param("esxi_passthrough_devices", [], id="declared"),
         pytest.param("esxi_passthrough_device", ["write esxi_passthrough_devices"], id="one letter short"),
         pytest.param("esxi_passthruogh_devices", ["write esxi_passthrough_devices"], id="slip within the prefix"),
+        pytest.param("gpus_vm_template", ["write gpu_vm_template"], id="slip in a prefix"),
+        pytest.param("vcentre_port", ["write vcenter_port"], id="the other spelling of a prefix"),
+        pytest.param("venture_port", [], id="another word"),
         pytest.param("gpu_vm_colour", ["rename or remove it (known: gpu_vm_template)"], id="nothing like it"),
         pytest.param("gpu_vm_billing_code", [], id="the site's own"),
         pytest.param("my_devices", [], id="somebody else's"),
@@ -133,3 +137,38 @@ def test_names_that_no_role_has(name: str, expected: list[str]) -> None:
     problems = unknown_problems([name], DECLARED, PREFIXES, ["gpu_vm_billing_*"])
     assert lines(problems) == [f"{name}: no role has this variable: {text}" for text in expected]
     assert all(problem.usable for problem in problems)
+
+
+def wants(**gpu: t.Any) -> list[dict[str, t.Any]]:
+    return [{"name": "server", "gpus": [gpu]}]
+
+
+@pytest.mark.parametrize(
+    ("values", "variable"),
+    [
+        ({"esxi_passthrough_enabled": False, "gpu_vm_vms": wants(mode="fixed")}, "esxi_passthrough_enabled"),
+        ({"esxi_passthrough_enabled": "no", "gpu_vm_vms": wants(mode="dynamic")}, "esxi_passthrough_enabled"),
+        ({"esxi_passthrough_enabled": False, "gpu_vm_vms": wants(mode="vgpu", profile="a100-10c")}, None),
+        ({"esxi_passthrough_enabled": True, "gpu_vm_vms": wants(mode="fixed")}, None),
+        ({"gpu_vm_vms": wants(mode="fixed")}, None),
+        (
+            {
+                "esxi_passthrough_devices": [{"id": "10de:20F1"}],
+                "gpu_vm_vms": wants(mode="vgpu", profile="nvidia_a100-10c"),
+            },
+            "esxi_passthrough_devices",
+        ),
+        (
+            {
+                "esxi_passthrough_devices": [{"id": "10de:1db6"}],
+                "gpu_vm_vms": wants(mode="vgpu", profile="nvidia_a100-10c"),
+            },
+            None,
+        ),
+        ({"esxi_passthrough_devices": "V100", "gpu_vm_vms": "server"}, None),
+    ],
+)
+def test_what_cannot_both_be_meant(values: dict[str, t.Any], variable: str | None) -> None:
+    problems = contradictions(values)
+    assert [problem.variable for problem in problems] == ([variable] if variable else [])
+    assert all("server" in problem.msg for problem in problems)

@@ -138,7 +138,7 @@ def up(lab: Lab, time_scale: int, extra: list[str]) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run it; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="tools/lab.py", description="The lab on the simulator, with real guests.")
+    parser = argparse.ArgumentParser(prog="tools/lab_up.py", description="The lab on the simulator, with real guests.")
     parser.add_argument("--time-scale", type=int, default=60, help="how much faster than life hosts boot (default 60)")
     parser.add_argument("extra", nargs="*", help="arguments for ansible-playbook, after --")
     options = parser.parse_args(arguments)
@@ -146,7 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return up(lab, options.time_scale, options.extra)
     except DemoError as error:
-        print(f"tools/lab.py: {error}", file=sys.stderr)
+        print(f"tools/lab_up.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED

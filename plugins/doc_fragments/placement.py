@@ -1,0 +1,56 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """Options of modules that choose hosts for virtual machines."""
+
+    DOCUMENTATION = r"""
+options:
+  goal:
+    description:
+      - What a good place is, after everything has one. V(spread) keeps as few machines together on a host as possible.
+      - V(fill) takes as few GPUs into use as possible, V(fewest_hosts) as few hosts.
+    type: str
+    choices: [spread, fill, fewest_hosts]
+    default: spread
+  spare:
+    description:
+      - With V(host), what can restart elsewhere must still find room in its cluster when any one host fails. Machines
+        with a fixed device can restart nowhere else, and do not count. A host whose failure is too much already is not
+        made worse.
+    type: str
+    choices: [none, host]
+    default: none
+  max_moves:
+    description:
+      - How many running machines may be moved to make room for others. Machines with a fixed device, or with no GPU,
+        are never moved.
+    type: int
+    default: 0
+  anti_affinity:
+    description:
+      - Groups of virtual machines of which no two may share a host, each a list of names or shell patterns. They hold
+        for machines that exist, too.
+    type: dict
+    default: {}
+  cpu_overcommit:
+    description:
+      - How many virtual CPUs there may be for each logical CPU of a host.
+    type: float
+    default: 4.0
+  host_memory_reserve_mb:
+    description:
+      - Memory of each host that is kept for the hypervisor, in MB. GPU machines have all their memory reserved.
+    type: int
+    default: 8192
+  solver:
+    description:
+      - V(auto) proves that an answer is the best where that takes no more than seconds, by search or by OR-Tools'
+        CP-SAT if it is installed, and else says how far from the best it may be. V(heuristic) does not try.
+    type: str
+    choices: [auto, heuristic, search, cp_sat]
+    default: auto
+"""

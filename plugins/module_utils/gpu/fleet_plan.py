@@ -1,0 +1,274 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Planner of planners: facts and inventory -> the ordered steps of an expansion or a contraction.
+
+It decides nothing that a later step decides again: hosts' own changes come from their planners as text, places from
+placement. What it adds is the order, the reasons, who is touched, and whether running work loses its place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import typing as t
+
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, VmFacts, assume_hosts
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership import maintenance_owner, unknown_host
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.fleet import FleetPlaces, place_fleet
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.options import gpu_text
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.site import SiteFacts
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import ObjectPlan, Problem
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.suggest import some_of
+
+Action = t.Literal["add", "change", "drain", "remove"]
+Params = t.Mapping[str, t.Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to do."""
+
+    action: Action
+    object: str
+    what: str
+    reason: str
+    vms: tuple[str, ...] = ()
+    """Virtual machines that it touches."""
+    jobs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    """What has to be done before."""
+
+
+@dataclasses.dataclass(slots=True)
+class FleetPlan:
+    """The steps in order, and what stands in the way."""
+
+    steps: list[Step]
+    problems: list[Problem]
+    warnings: list[str]
+    places: FleetPlaces
+    removed: list[str]
+    """Virtual machines to shut down and delete."""
+    where: dict[str, str]
+    """Wanted virtual machine -> its host in the end."""
+
+    def plans(self) -> dict[str, ObjectPlan]:
+        """The plan by object, for the result of a module."""
+        names = dict.fromkeys([*(step.object for step in self.steps), *(item.object for item in self.problems)])
+        plans = {}
+        for name in names:
+            steps = [step for step in self.steps if step.object == name]
+            notes = {"steps": [f"{step.action}: {step.what}" for step in steps]}
+            plans[name] = ObjectPlan(
+                name, problems=tuple(item for item in self.problems if item.object == name), notes=notes
+            )
+        return plans
+
+
+def plan_fleet(facts: SiteFacts, params: Params) -> FleetPlan:
+    """The whole plan. `params` are the options of the module gpu_plan."""
+    problems: list[Problem] = []
+    retiring = [name for name in params["retiring"] if params["action"] != "expand"]
+    joining = {item["name"]: item.get("cluster") for item in params["hosts"] if params["action"] != "contract"}
+    facts = _prepared(facts, params["prepared"], joining)
+    wanted = [item["name"] for item in params["vms"]]
+    removed = _removed(facts, params, retiring, wanted)
+    left = {name: vm for name, vm in facts.vms.items() if name not in removed}
+    known = [name for name in retiring if name in facts.hosts]
+    options = {**params, "leave": known}
+    places = place_fleet(dataclasses.replace(facts, vms=left), options)
+    plan = FleetPlan([], problems, [], places, removed, {})
+    for name, cluster in joining.items():
+        _host(plan, facts.hosts.get(name), name, cluster, params, facts)
+    _removals(plan, facts, params, retiring, wanted)
+    for name in retiring:
+        _retire(plan, facts.hosts.get(name), name, left, params, places)
+    _vms(plan, facts, params)
+    _capacity(plan, params)
+    return plan
+
+
+def _prepared(facts: SiteFacts, prepared: t.Mapping[str, t.Any], joining: t.Mapping[str, str | None]) -> SiteFacts:
+    """The hosts as they are when their preparation has ended, their reboot included."""
+    hosts = assume_hosts(facts.hosts, prepared)
+    for name in prepared:
+        if name in hosts:
+            devices = tuple(
+                dataclasses.replace(device, passthrough_active=device.passthrough_enabled)
+                for device in hosts[name].devices
+            )
+            hosts[name] = dataclasses.replace(hosts[name], devices=devices)
+    for name, cluster in joining.items():
+        host = hosts.get(name)
+        if host is not None:
+            ours = maintenance_owner(host) == "gpuops"
+            hosts[name] = dataclasses.replace(
+                host, cluster=cluster or host.cluster, in_maintenance=host.in_maintenance and not ours
+            )
+    return dataclasses.replace(facts, hosts=hosts)
+
+
+def _managed(name: str, params: Params) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in params["managed"])
+
+
+def _removed(facts: SiteFacts, params: Params, retiring: t.Sequence[str], wanted: t.Sequence[str]) -> list[str]:
+    """Machines of the inventory that it has no more, or whose host leaves; others' machines are never deleted."""
+    if params["action"] == "expand":
+        return []
+    return sorted(
+        vm.name
+        for vm in facts.vms.values()
+        if not vm.template and _managed(vm.name, params) and (vm.name not in wanted or vm.host in retiring)
+    )
+
+
+def _host(
+    plan: FleetPlan, host: HostFacts | None, name: str, cluster: str | None, params: Params, facts: SiteFacts
+) -> None:
+    if host is None:
+        plan.problems += unknown_host(name, tuple(facts.hosts)).problems
+        return
+    if not host.answers:
+        plan.problems.append(Problem("host_not_connected", name, f"{name} does not answer.", kind="state"))
+    if maintenance_owner(host) == "other":
+        plan.warnings.append(f"{name} is in maintenance mode, and not by us. It is left alone.")
+        return
+    needs: tuple[str, ...] = ()
+    if params["clusters_now"].get(name, cluster) != cluster and cluster:
+        plan.steps.append(Step("add", name, f"join cluster {cluster}", "it is in the inventory, and in another place"))
+        needs = (f"{name} in cluster {cluster}",)
+    actions = params["host_changes"].get(name) or []
+    if actions:
+        reboots = any("reboot" in action for action in actions)
+        running = host.powered_on_vms if reboots else ()
+        if running:
+            jobs = _jobs(running, params)
+            plan.steps.append(
+                Step("drain", name, "drain for the reboot", "it needs maintenance mode", running, jobs, needs)
+            )
+            needs = (f"{name} drained",)
+        plan.steps.append(Step("change", name, "; ".join(actions), "its GPUs are not as wanted", running, needs=needs))
+
+
+def _removals(
+    plan: FleetPlan, facts: SiteFacts, params: Params, retiring: t.Sequence[str], wanted: t.Sequence[str]
+) -> None:
+    for name in plan.removed:
+        vm = facts.vms[name]
+        jobs = _jobs([name], params)
+        reason = f"{vm.host} leaves" if vm.host in retiring else "the inventory has it no more"
+        verbs = "shut down and delete" if vm.power == "poweredOn" else "delete"
+        what = f"{verbs}, it is on {vm.host}"
+        if name in wanted:
+            reason += "; it is made anew on another host"
+        plan.steps.append(Step("remove", name, what, reason, (name,), jobs))
+
+
+def _retire(
+    plan: FleetPlan,
+    host: HostFacts | None,
+    name: str,
+    vms: t.Mapping[str, VmFacts],
+    params: Params,
+    places: FleetPlaces,
+) -> None:
+    if host is None or (host.cluster is None and params["leave_as"] == "standalone"):
+        return  # it is gone already, or stands alone
+    if maintenance_owner(host) == "other":
+        plan.warnings.append(f"{name} is in maintenance mode, and not by us. It is left alone.")
+        return
+    needs = tuple(f"{vm} deleted" for vm in plan.removed if vm in host.vm_names)
+    running = tuple(vm for vm in host.powered_on_vms if vm in vms)
+    if running or not host.in_maintenance:
+        to = {step.vm: step.host for step in places.result.placements if step.origin == name}
+        text = "; ".join(f"{vm} to {to[vm]}" if vm in to else f"{vm} has no place" for vm in running)
+        what = f"drain ({text})" if running else "enter maintenance mode"
+        plan.steps.append(Step("drain", name, what, "it is in esxi_retiring", running, _jobs(running, params), needs))
+    fixed = [vm for vm in running if any(gpu.mode == "fixed" for gpu in vms[vm].gpus)]
+    if fixed:
+        text = f"{some_of(fixed)} cannot leave it while running: they have fixed devices. Shut them down first."
+        plan.problems.append(Problem("vms_in_the_way", name, text, "retiring", kind="state"))
+    where = f"cluster {host.cluster}" if host.cluster else "no cluster"
+    what = f"out of {where}" if params["leave_as"] == "standalone" else f"out of {where} and of the vCenter"
+    plan.steps.append(Step("remove", name, what, "it is in esxi_retiring", needs=(f"{name} in maintenance mode",)))
+
+
+def _vms(plan: FleetPlan, facts: SiteFacts, params: Params) -> None:
+    """Moves that make room, then wanted machines in their order of powering on."""
+    wanted = {item["name"] for item in params["vms"]}
+    plan.where |= plan.places.staying
+    for move in plan.places.result.moves:
+        plan.steps.append(
+            Step("drain", move.vm, f"move from {move.origin} to {move.host}", "it makes room for others", (move.vm,))
+        )
+    for step in plan.places.result.placements:
+        if step.vm not in wanted:
+            continue
+        plan.where[step.vm] = step.host
+        there = facts.vms.get(step.vm) if step.vm not in plan.removed else None
+        needs: tuple[str, ...] = (f"{step.vm} deleted",) if step.vm in plan.removed else ()
+        if params["host_changes"].get(step.host):
+            needs += (f"{step.host} prepared",)
+        what = f"{'clone to' if there is None else 'power on'} {step.host} with {gpu_text(step.grants)}"
+        reason = "it is in the inventory, and " + ("does not exist" if there is None else "is off")
+        plan.steps.append(Step("add" if there is None else "change", step.vm, what, reason, (step.vm,), needs=needs))
+    for name, entry in plan.places.plans.items():
+        if entry.problems:
+            plan.problems += entry.problems
+            plan.where.pop(name, None)
+
+
+def _capacity(plan: FleetPlan, params: Params) -> None:
+    """Work that would lose its place stops the plan, unless that is allowed."""
+    for step in plan.steps:
+        if step.action == "remove" and step.jobs:
+            text = f"is to be deleted, and runs {some_of(step.jobs)}. Drain it first, or wait for its jobs."
+            plan.problems.append(Problem("jobs_running", step.object, text, "allow_capacity_loss", kind="state"))
+    if params["allow_capacity_loss"]:
+        ours = [problem for problem in plan.problems if problem.kind == "state" and problem.code in _LOSSES]
+        plan.warnings += [f"{problem.object}: {problem.msg}" for problem in ours]
+        plan.problems[:] = [problem for problem in plan.problems if problem not in ours]
+
+
+_LOSSES = frozenset(
+    {
+        "jobs_running",
+        "vms_in_the_way",
+        "gpus_taken",
+        "gpus_not_ready",
+        "memory_short",
+        "cpus_short",
+        "anti_affinity",
+        "hosts_closed",
+        "no_such_gpu",
+        "spare_host",
+        "no_host",
+    }
+)
+
+
+def _jobs(vms: t.Iterable[str], params: Params) -> tuple[str, ...]:
+    return tuple(job for vm in vms for job in params["jobs"].get(vm) or ())
+
+
+def table(plan: FleetPlan) -> str:
+    """The plan for people: one line a step, in order, and what stands in the way."""
+    rows = [("", "", "OBJECT", "WHAT", "WHY")]
+    for number, step in enumerate(plan.steps, start=1):
+        more = [f"needs {', '.join(step.needs)}"] if step.needs else []
+        more += [f"jobs {', '.join(step.jobs)}"] if step.jobs else []
+        rows.append((str(number), step.action, step.object, step.what, "; ".join([step.reason, *more])))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        "  ".join([row[0].rjust(widths[0]), *(row[c].ljust(widths[c]) for c in (1, 2, 3)), row[4]]).rstrip()
+        for row in rows
+    ]
+    text = ["PLAN", ""] + (lines if plan.steps else ["nothing to do, everything is as wanted"])
+    for title, items in (
+        ("Warnings", plan.warnings),
+        ("In the way", [f"{problem.object}: {problem.msg}" for problem in plan.problems]),
+    ):
+        if items:
+            text += ["", title, *(f"  {item}" for item in items)]
+    return "\n".join(text)

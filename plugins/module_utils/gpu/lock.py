@@ -1,0 +1,138 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The operators' lock: names, the record of its holder, and who may have it.
+
+A lock is a folder `gpuops-lock-<cluster>-<generation>` whose custom attribute holds the record. Two folders of one
+name cannot be, so whoever gives a folder of its own that name has the lock. A folder of the next generation takes it
+over from a holder that is gone. The record is written before the folder gets that name: a lock always says whose it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import re
+import typing as t
+
+ATTRIBUTE = "gpuops.lock"
+PREFIX = "gpuops-lock-"
+_LONGEST = 48
+_NAME = re.compile(r"gpuops-lock-(?P<cluster>.+)-(?P<generation>[0-9]+)")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Holder:
+    """Who has the lock, since when and until when (ISO 8601 in UTC, the vCenter's time)."""
+
+    owner: str
+    run: str
+    since: str
+    expires: str
+    controller: str = ""
+    """Machine and boot of the process that holds it."""
+    pid: int = 0
+    started: str = ""
+    """When that process started, in the system's own units, so that a pid that is used again is not taken for it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LockFolder:
+    """A lock that is there."""
+
+    moid: str
+    name: str
+    cluster: str
+    """As the folder's name has it."""
+    generation: int
+    holder: Holder | None
+
+
+def key_of(cluster: str) -> str:
+    """The cluster's part of the name; a long one is shortened, as names are limited to 80 characters."""
+    if len(cluster) <= _LONGEST:
+        return cluster
+    return f"{cluster[: _LONGEST - 9]}-{hashlib.sha256(cluster.encode()).hexdigest()[:8]}"
+
+
+def name_of(cluster: str, generation: int) -> str:
+    """The folder's name."""
+    return f"{PREFIX}{key_of(cluster)}-{generation}"
+
+
+def format_holder(holder: Holder) -> str:
+    """The record as compact JSON."""
+    return json.dumps({"v": 1, **dataclasses.asdict(holder)}, separators=(",", ":"))
+
+
+def parse_holder(text: str) -> Holder | None:
+    """The record from its JSON; None for what is none."""
+    try:
+        data = json.loads(text)
+        names = {field.name for field in dataclasses.fields(Holder)}
+        return Holder(**{key: value for key, value in data.items() if key in names})
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def parse_folder(moid: str, name: str, record: str) -> LockFolder | None:
+    """A lock from its folder; None for another folder."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    return LockFolder(moid, name, match["cluster"], int(match["generation"]), parse_holder(record))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Claim:
+    """What stands between us and a lock."""
+
+    held_by: LockFolder | None
+    """Somebody else, who is not gone."""
+    ours: LockFolder | None
+    next_generation: int
+    stale: tuple[LockFolder, ...]
+    """To remove once the lock is ours."""
+
+
+Alive = t.Callable[[Holder], bool]
+
+
+def claim(folders: t.Iterable[LockFolder], cluster: str, run: str, now: str, alive: Alive) -> Claim:
+    """Whether the lock of a cluster is free, ours, or somebody else's.
+
+    The highest generation holds. `alive` says whether the holder's process may still run; a record that nobody can
+    read is somebody else's for ever, as it is not known to be ours.
+    """
+    here = sorted((f for f in folders if f.cluster == key_of(cluster)), key=lambda f: f.generation)
+    if not here:
+        return Claim(None, None, 1, ())
+    last = here[-1]
+    generation = last.generation + 1
+    if last.holder is not None and last.holder.run == run:
+        return Claim(None, last, generation, tuple(here[:-1]))
+    if last.holder is None or (last.holder.expires > now and alive(last.holder)):
+        return Claim(last, None, generation, tuple(here[:-1]))
+    return Claim(None, None, generation, tuple(here))
+
+
+def after(now: str, seconds: float) -> str:
+    """A time in the form of `now`, so much later."""
+    moment = datetime.datetime.strptime(now, "%Y-%m-%dT%H:%M:%S.%fZ") + datetime.timedelta(seconds=seconds)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def held_text(cluster: str, folder: LockFolder) -> str:
+    """Who holds the lock, since when, and how to break it."""
+    holder = folder.holder
+    who = (
+        f"{holder.owner} has held it since {holder.since[:19]}Z, run {holder.run}, until {holder.expires[:19]}Z"
+        if holder
+        else "its folder has no readable record"
+    )
+    return (
+        f"Another operator is changing this cluster: {who}. Wait for the end of that run. If it is gone, break the "
+        f"lock with gpu_lock (state: released, force: true, clusters: [{cluster}]), or delete the folder "
+        f"{folder.name} at the top of the vCenter's inventory."
+    )

@@ -1,0 +1,214 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Cluster images (vSphere Lifecycle Manager): what they hold, changing one component, and bringing hosts to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.host_driver import ClusterImage, is_driver
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.versions import matches
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere import convert
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import all_of, paths, retrieve
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import GpuOpsError, OperationFailedError
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.rest import Rest
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import Bounds, TaskOutcome
+
+_CLUSTER = "/api/esx/settings/clusters/{cluster}"
+_DRAFTS = _CLUSTER + "/software/drafts"
+_OFFLINE = "/api/esx/settings/depots/offline"
+_SERVICE = "com.vmware.esx.settings.clusters.software"
+_MESSAGE = "vGPU manager (gpuops.vsphere.esxi_driver)"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ImageChange:
+    """The driver that a cluster's image shall have."""
+
+    image: ClusterImage
+    pattern: str
+    """Shell pattern for the component's name."""
+    version: str | None
+    """None for no driver at all."""
+    bundle: str | None
+    """None where the vCenter's depots have it already."""
+
+
+def read_images(client: Client, rest: Rest, clusters: t.Collection[str]) -> dict[str, ClusterImage]:
+    """The images of the named clusters, one request for each that is managed with one. Raises GpuOpsError."""
+    rows = retrieve(
+        client,
+        lambda: [all_of(client, vim.ClusterComputeResource)],
+        [paths(vim.ClusterComputeResource, "name", "lifecycleManaged")],
+    )
+    managed = {
+        convert.plain_name(row.props["name"]): row.moid
+        for row in rows
+        if "name" in row.props and row.props.get("lifecycleManaged")
+    }
+    return {
+        name: ClusterImage(moid, _versions(rest.get(_CLUSTER + "/software/components", cluster=moid)))
+        for name, moid in sorted(managed.items())
+        if name in clusters
+    }
+
+
+def change_image(rest: Rest, cluster: str, change: ImageChange, bounds: Bounds) -> None:
+    """Give a cluster's image the driver: import the bundle, edit a draft, commit it. Raises GpuOpsError.
+
+    A draft of the user's own that differs from the image in the driver only was left by an interrupted run, and is
+    taken up; one with other edits is somebody's work, and is left alone.
+    """
+    doing = f"change the image of cluster {cluster}"
+    moid = change.image.moid
+    wanted = dict(change.image.components)
+    for name in [name for name in wanted if is_driver(name, change.pattern)]:
+        del wanted[name]
+    if change.version is not None:
+        if change.bundle is not None:
+            _import(rest, change.bundle, bounds)
+        name, version = _offered(rest, change, cluster)
+        wanted[name] = version
+    draft = _draft(rest, cluster, change, doing)
+    before = _versions(rest.get(_DRAFTS + "/{draft}/software/components", cluster=moid, draft=draft))
+    edits = {
+        "components_to_set": {name: version for name, version in wanted.items() if before.get(name) != version},
+        "components_to_delete": sorted(before.keys() - wanted.keys()),
+    }
+    rest.call("PATCH", _DRAFTS + "/{draft}/software/components", edits, doing=doing, cluster=moid, draft=draft)
+    commit = _DRAFTS + "/{draft}?action=commit&vmw-task=true"
+    task = rest.start("POST", commit, {"message": _MESSAGE}, doing=doing, cluster=moid, draft=draft)
+    rest.finish(task, timeout=bounds.left, doing=doing)
+
+
+def remediate(
+    rest: Rest, cluster: str, moid: str, hosts: t.Mapping[str, str], bounds: Bounds
+) -> dict[str, TaskOutcome]:
+    """Check hosts of a cluster against its image and bring them to it, with a reboot; never raises for one host.
+
+    `hosts` are ids by name, in maintenance mode, where they stay.
+    """
+    doing = f"bring hosts of cluster {cluster} to its image"
+    body = {"hosts": sorted(hosts.values())}
+    try:
+        _wait_for_earlier(rest, moid, bounds, doing)
+        task = rest.start("POST", _CLUSTER + "/software?action=check&vmw-task=true", body, doing=doing, cluster=moid)
+        refused = _refused(rest.finish(task, timeout=bounds.left, doing=doing), moid)
+        if moid in refused:
+            raise OperationFailedError(f"Could not {doing}: {refused[moid]}")
+        fit = {name: host for name, host in hosts.items() if host not in refused}
+        outcomes = {name: _failure(name, refused[host]) for name, host in hosts.items() if host in refused}
+        if not fit:
+            return outcomes
+        task = rest.start(
+            "POST",
+            _CLUSTER + "/software?action=apply&vmw-task=true",
+            {"hosts": sorted(fit.values()), "accept_eula": True},
+            doing=doing,
+            cluster=moid,
+        )
+        result = rest.finish(task, timeout=bounds.left, doing=doing)
+    except GpuOpsError as error:
+        return {name: TaskOutcome(error=error, begun=True) for name in hosts}
+    return outcomes | {name: _applied(name, host, result) for name, host in fit.items()}
+
+
+def _wait_for_earlier(rest: Rest, moid: str, bounds: Bounds, doing: str) -> None:
+    """Wait for remediations of the cluster that killed runs have left going on."""
+    tasks = rest.get("/api/cis/tasks", services=[_SERVICE])
+    running = [
+        key
+        for key, task in tasks.items()
+        if task.get("operation") == "apply"
+        and task.get("status") in ("PENDING", "RUNNING", "BLOCKED")
+        and (task.get("target") or {}).get("id") == moid
+    ]
+    if running:
+        rest.wait(running, timeout=bounds.left, doing=doing)
+
+
+def _versions(components: t.Any) -> dict[str, str]:
+    return {name: str(component["version"]) for name, component in (components or {}).items()}
+
+
+def _import(rest: Rest, bundle: str, bounds: Bounds) -> None:
+    depots = rest.get(_OFFLINE)
+    if any(depot.get("location") == bundle for depot in depots.values()):
+        return
+    doing = f"import the bundle {bundle} into the vCenter's depot"
+    spec = {"source_type": "PULL", "location": bundle, "description": _MESSAGE}
+    task = rest.start("POST", _OFFLINE + "?vmw-task=true", spec, doing=doing)
+    rest.finish(task, timeout=bounds.left, doing=doing)
+
+
+def _offered(rest: Rest, change: ImageChange, cluster: str) -> tuple[str, str]:
+    """Name and exact version of the component that the depots have for the wanted version."""
+    seen = []
+    for component in rest.get("/api/esx/settings/depot-content/components"):
+        if is_driver(component["name"], change.pattern):
+            for version in component["versions"]:
+                seen.append(version["version"])
+                if matches(str(change.version), version["version"]):
+                    return component["name"], version["version"]
+    raise OperationFailedError(
+        f"cluster {cluster}: the bundle {change.bundle} holds no component {change.pattern} of version "
+        f"{change.version}; the vCenter's depots have {', '.join(sorted(set(seen))) or 'none'}. Correct the version, "
+        "or the bundle.",
+        code="version_not_in_bundle",
+        object=cluster,
+    )
+
+
+def _draft(rest: Rest, cluster: str, change: ImageChange, doing: str) -> str:
+    """A draft to edit: the user has one of a cluster at a time."""
+    moid = change.image.moid
+    for key, draft in rest.get(_DRAFTS, cluster=moid).items():
+        if draft["metadata"]["owner"].lower() != rest.username.lower():
+            continue
+        shown = _versions(rest.get(_DRAFTS + "/{draft}/software/components", cluster=moid, draft=key))
+        if _others(shown, change.pattern) != _others(change.image.components, change.pattern):
+            raise OperationFailedError(
+                f"cluster {cluster}: {rest.username} has a draft of the image with edits of its own (draft {key}). "
+                "Commit or discard it in vSphere Lifecycle Manager, then run again.",
+                code="draft_in_the_way",
+                object=cluster,
+            )
+        return str(key)
+    return str(rest.call("POST", _DRAFTS, doing=doing, cluster=moid))
+
+
+def _others(components: t.Mapping[str, str], pattern: str) -> dict[str, str]:
+    return {name: version for name, version in components.items() if not is_driver(name, pattern)}
+
+
+def _refused(check: t.Any, cluster: str) -> dict[str, str]:
+    """What the check says stands in the way, by the id of host or cluster."""
+    refused = {}
+    for entity in (check or {}).get("entity_results") or ():
+        texts = [
+            issue.get("default_message", "")
+            for status in entity.get("check_statuses") or ()
+            for issue in status.get("issues") or ()
+        ]
+        if entity.get("status") == "ERROR":
+            key = entity.get("host") if entity.get("type") == "HOST" else cluster
+            refused[str(key)] = " ".join(filter(None, texts)) or "the check found an error"
+    return refused
+
+
+def _applied(name: str, host: str, result: t.Any) -> TaskOutcome:
+    status = ((result or {}).get("host_status") or {}).get(host)
+    if status is not None and status.get("status") == "OK":
+        return TaskOutcome()
+    if status is None:
+        return _failure(name, "another host failed before, so it was not begun")
+    messages = (status.get("notifications") or {}).get("messages") or ()
+    return _failure(name, " ".join(str(message.get("default_message", "")) for message in messages), begun=True)
+
+
+def _failure(name: str, text: str, *, begun: bool = False) -> TaskOutcome:
+    msg = f"{name}: could not bring the host to its cluster's image: {text.rstrip('.') or 'no reason given'}."
+    return TaskOutcome(error=OperationFailedError(msg, object=name), begun=begun)

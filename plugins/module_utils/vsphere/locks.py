@@ -1,0 +1,186 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Taking and giving back the operators' lock in the vCenter."""
+
+from __future__ import annotations
+
+import functools
+import typing as t
+import uuid
+
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.lock import (
+    ATTRIBUTE,
+    PREFIX,
+    Alive,
+    Claim,
+    Holder,
+    LockFolder,
+    claim,
+    format_holder,
+    held_text,
+    key_of,
+    name_of,
+    parse_folder,
+    parse_holder,
+)
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import paths, retrieve, start, traversal
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.convert import plain_name
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import GpuOpsError, from_fault
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim, vmodl
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import Bounds, TaskOutcome, run_tasks
+
+
+class LockHeldError(GpuOpsError):
+    """Somebody else has the lock."""
+
+    code = "locked"
+
+
+def read_locks(client: Client) -> tuple[list[LockFolder], list[tuple[str, str]]]:
+    """All locks, and folders that runs prepared and did not get to use (id, record); one request.
+
+    Raises GpuOpsError.
+    """
+    root, manager = client.content.rootFolder, client.content.customFieldsManager
+    rows = retrieve(
+        client,
+        lambda: [start(root, traversal(vim.Folder, "childEntity")), start(manager)],
+        [paths(vim.Folder, "name", "customValue"), paths(vim.CustomFieldsManager, "field")],
+    )
+    fields = [field for row in rows for field in row.props.get("field") or ()]
+    keys = {field.key for field in fields if field.name == ATTRIBUTE}
+    locks, prepared = [], []
+    for row in rows:
+        name = plain_name(row.props.get("name", ""))
+        if not isinstance(row.ref, vim.Folder) or not name.startswith(PREFIX):
+            continue
+        record = next((v.value for v in row.props.get("customValue") or () if v.key in keys), "")
+        lock = parse_folder(row.moid, name, record)
+        if lock is not None:
+            locks.append(lock)
+        else:
+            prepared.append((row.moid, record))
+    return locks, prepared
+
+
+def acquire(client: Client, cluster: str, holder: Holder, alive: Alive, bounds: Bounds) -> None:
+    """Take the lock of a cluster, or prolong it where it is ours.
+
+    Raises LockHeldError where somebody else has it, GpuOpsError.
+    """
+    locks, _prepared = read_locks(client)
+    found = claim(locks, cluster, holder.run, holder.since, alive)
+    if found.held_by is not None:
+        raise _held(cluster, found)
+    if found.ours is not None and found.ours.holder is not None:
+        _write(client, found.ours.moid, holder)
+        _remove(client, found.stale, bounds)
+        return
+    folder = _prepare(client, holder)
+    taken = _rename(client, cluster, folder, name_of(cluster, found.next_generation), bounds)
+    if not taken:
+        _destroy(client, [str(folder._moId)], bounds)
+        locks, _prepared = read_locks(client)
+        raise _held(cluster, claim(locks, cluster, holder.run, holder.since, alive))
+    locks, prepared = read_locks(client)
+    now = claim(locks, cluster, holder.run, holder.since, alive)
+    others = [lock for lock in now.stale if lock.name not in {stale.name for stale in found.stale}]
+    rival = next((lock for lock in others if lock.holder is not None and lock.holder.expires > holder.since), None)
+    if now.ours is None or rival is not None:
+        # What was stale has been given back and taken again between our two looks.
+        _destroy(client, [str(folder._moId)], bounds)
+        raise _held(cluster, Claim(rival or now.held_by, None, 0, ()))
+    _remove(client, now.stale, bounds)
+    _destroy(client, [moid for moid, record in prepared if _left(parse_holder(record), holder.since, alive)], bounds)
+
+
+def _left(holder: Holder | None, now: str, alive: Alive) -> bool:
+    """Whether a prepared folder is of a run that is gone; without a record that is not known."""
+    return holder is not None and (holder.expires <= now or not alive(holder))
+
+
+def release(client: Client, cluster: str, run: str, *, force: bool, bounds: Bounds) -> bool:
+    """Give back the lock of a cluster; only our own, unless `force`. Whether there was one. Raises GpuOpsError."""
+    locks, prepared = read_locks(client)
+    ours = [
+        lock
+        for lock in locks
+        if lock.cluster == key_of(cluster) and (force or (lock.holder is not None and lock.holder.run == run))
+    ]
+    _remove(client, ours, bounds)
+    if force:
+        _destroy(client, [moid for moid, record in prepared if parse_holder(record) is None], bounds)
+    return bool(ours)
+
+
+def _held(cluster: str, found: Claim) -> LockHeldError:
+    if found.held_by is None:
+        text = "Another operator has just taken the lock of this cluster. Run again when that run has ended."
+        return LockHeldError(f"{cluster}: {text}", object=cluster)
+    return LockHeldError(f"{cluster}: {held_text(cluster, found.held_by)}", object=cluster)
+
+
+def _prepare(client: Client, holder: Holder) -> t.Any:
+    """A folder of our own that says whose it is, under a name that nobody else has."""
+    name = f"{PREFIX}new-{uuid.uuid4().hex}"
+    try:
+        folder = client.content.rootFolder.CreateFolder(name)
+    except vmodl.MethodFault as fault:
+        raise from_fault(fault, doing="make the folder of the lock", names=client.names) from fault
+    _write(client, str(folder._moId), holder)
+    return folder
+
+
+def _write(client: Client, folder: str, holder: Holder) -> None:
+    manager = t.cast("vim.CustomFieldsManager", client.content.customFieldsManager)
+    try:
+        key = _attribute(client)
+        if key is None:
+            try:
+                key = int(manager.AddCustomFieldDef(ATTRIBUTE, None, None, None).key)
+            except vim.fault.DuplicateName:
+                key = _attribute(client)  # another process was faster
+        manager.SetField(client.ref(vim.Folder, folder), key, format_holder(holder))  # type: ignore[arg-type]
+    except vmodl.MethodFault as fault:
+        raise from_fault(fault, doing="write the record of the lock", names=client.names) from fault
+
+
+def _attribute(client: Client) -> int | None:
+    manager = client.content.customFieldsManager
+    rows = retrieve(client, lambda: [start(manager)], [paths(vim.CustomFieldsManager, "field")])
+    fields = [field for row in rows for field in row.props.get("field") or ()]
+    return next((int(field.key) for field in fields if field.name == ATTRIBUTE), None)
+
+
+def _rename(client: Client, cluster: str, folder: t.Any, name: str, bounds: Bounds) -> bool:
+    """Give our folder the lock's name; whether it was free. Raises GpuOpsError."""
+    outcome = run_tasks(
+        client,
+        {cluster: functools.partial(folder.Rename_Task, name)},
+        timeout=bounds.left,
+        max_parallel=1,
+        doing="take the operators' lock",
+    )[cluster]
+    if outcome.error is None:
+        return True
+    if outcome.error.code == "duplicate_name":
+        return False
+    raise outcome.error
+
+
+def _remove(client: Client, locks: t.Iterable[LockFolder], bounds: Bounds) -> None:
+    _destroy(client, [lock.moid for lock in locks], bounds)
+
+
+def _destroy(client: Client, folders: t.Sequence[str], bounds: Bounds) -> None:
+    outcomes: dict[str, TaskOutcome] = run_tasks(
+        client,
+        {moid: client.ref(vim.Folder, moid).Destroy_Task for moid in folders},
+        timeout=bounds.left,
+        max_parallel=bounds.max_parallel,
+        doing="remove the folder of the lock",
+    )
+    for outcome in outcomes.values():
+        if outcome.error is not None and outcome.error.code != "object_gone":
+            raise outcome.error

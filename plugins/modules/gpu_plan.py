@@ -1,0 +1,275 @@
+#!/usr/bin/python
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gpu_plan
+short_description: Plan the expansion or contraction of a fleet of GPU hosts
+version_added: "0.1.0"
+author:
+  - The gpuops.vsphere contributors (@gpuops)
+description:
+  - Says in one call what an expansion or contraction is going to do. Ordered steps (add, change, drain, remove), each
+    with its reason, the virtual machines and jobs it touches, and what it needs first; as data and as a table. Changes
+    nothing.
+  - Fails for a plan that takes capacity that running work needs, unless O(allow_capacity_loss).
+options:
+  action:
+    description: V(expand) adds, V(contract) takes away, V(site) does both.
+    type: str
+    choices: [site, expand, contract]
+    default: site
+  hosts:
+    description: Hosts that are to be in service.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the host in the vCenter.
+        type: str
+        required: true
+      cluster:
+        description: The cluster that it is to be in; not checked if not set.
+        type: str
+  retiring:
+    description: Hosts on their way out.
+    type: list
+    elements: str
+    default: []
+  leave_as:
+    description: Where retiring hosts end, V(standalone) in the vCenter or V(removed) from it.
+    type: str
+    choices: [standalone, removed]
+    default: standalone
+  vms:
+    description: Virtual machines that are to run; the same entries as of M(gpuops.vsphere.gpu_placement).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the virtual machine.
+        type: str
+        required: true
+      gpus:
+        description: Its GPUs.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          mode:
+            description: V(fixed) or V(dynamic) DirectPath I/O, or V(vgpu).
+            type: str
+            choices: [fixed, dynamic, vgpu]
+            required: true
+          id:
+            description: Vendor and device id in hexadecimal, for passthrough.
+            type: str
+          address:
+            description: PCI address, for fixed devices.
+            type: str
+          label:
+            description: Hardware label, for dynamic devices.
+            type: str
+          profile:
+            description: Name of the vGPU profile, for example V(nvidia_a100-10c).
+            type: str
+          count:
+            description: How many.
+            type: str
+            default: "1"
+      memory_mb:
+        description: Its memory in MB, all of which is reserved.
+        type: int
+      num_cpus:
+        description: Its virtual CPUs.
+        type: int
+      host:
+        description: The only host it may go to.
+        type: str
+      cluster:
+        description: The only cluster it may go to.
+        type: str
+  managed:
+    description:
+      - Shell patterns of the names of virtual machines that belong to the inventory. One that is not in O(vms), or is
+        on a retiring host, is to be deleted by a contraction. No other virtual machine ever is.
+    type: list
+    elements: str
+    default: []
+  host_changes:
+    description: By host, what its preparation changes, as the modules that do it say (their C(actions)).
+    type: dict
+    default: {}
+  prepared:
+    description:
+      - By host, the facts that its preparation predicts, as the modules that do it return them (C(predicted)).
+    type: dict
+    default: {}
+  jobs:
+    description: By virtual machine, the jobs that run on it now, as far as they are known.
+    type: dict
+    default: {}
+  allow_capacity_loss:
+    description: Whether running work may lose its place. What it loses is a warning then.
+    type: bool
+    default: false
+extends_documentation_fragment:
+  - gpuops.vsphere.vsphere
+  - gpuops.vsphere.vsphere.bulk
+  - gpuops.vsphere.placement
+  - gpuops.vsphere.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: N/A
+    details:
+      - This module changes nothing.
+seealso:
+  - module: gpuops.vsphere.gpu_placement
+"""
+
+EXAMPLES = r"""
+- name: See what it means to take a host out
+  gpuops.vsphere.gpu_plan:
+    hostname: vcenter.example.org
+    username: "{{ vcenter_username }}"
+    password: "{{ vcenter_password }}"
+    action: contract
+    retiring: [esx-gpu-03.example.org]
+    managed: ["gpu-pool-*"]
+  register: plan
+
+- name: Show it
+  gpuops.vsphere.show_text:
+    text: "{{ plan.table }}"
+"""
+
+RETURN = r"""
+objects:
+  description: For each host and virtual machine of the plan, its steps, or what stands in the way.
+  returned: always
+  type: dict
+steps:
+  description: The steps in order, each with C(action), C(object), C(what), C(reason), C(vms), C(jobs) and C(needs).
+  returned: always
+  type: list
+  elements: dict
+table:
+  description: The plan as a table for people.
+  returned: always
+  type: str
+where:
+  description: The host of each wanted virtual machine in the end.
+  returned: always
+  type: dict
+removed:
+  description: Virtual machines to shut down and delete.
+  returned: always
+  type: list
+  elements: str
+clusters:
+  description: Clusters that the plan touches.
+  returned: always
+  type: list
+  elements: str
+placement:
+  description: The answer of placement, as M(gpuops.vsphere.gpu_placement) returns it.
+  returned: always
+  type: dict
+warnings_of_plan:
+  description: What an operator should know.
+  returned: always
+  type: list
+  elements: str
+requests:
+  description: Number of requests made to the vCenter by method.
+  returned: always
+  type: dict
+failure:
+  description: Code, object and vSphere fault of the (first) failure.
+  returned: on failure
+  type: dict
+"""
+
+import dataclasses
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_plan import plan_fleet, table
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement import options
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.site import SiteFacts
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.capacity import assumed, read_site
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import InputError
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module import Params, Planned, bulk_module
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import Spec
+
+
+def argument_spec() -> Spec:
+    return {
+        "action": {"type": "str", "choices": ["site", "expand", "contract"], "default": "site"},
+        "hosts": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {"name": {"type": "str", "required": True}, "cluster": {"type": "str"}},
+        },
+        "retiring": {"type": "list", "elements": "str", "default": []},
+        "leave_as": {"type": "str", "choices": ["standalone", "removed"], "default": "standalone"},
+        "vms": {"type": "list", "elements": "dict", "default": [], "options": options.vms_spec()},
+        "managed": {"type": "list", "elements": "str", "default": []},
+        "host_changes": {"type": "dict", "default": {}},
+        "prepared": {"type": "dict", "default": {}},
+        "jobs": {"type": "dict", "default": {}},
+        "allow_capacity_loss": {"type": "bool", "default": False},
+        **options.placement_spec(),
+    }
+
+
+def prepare(module: AnsibleModule) -> None:
+    mistake = options.mistakes(module.params)
+    if mistake:
+        raise InputError(mistake)
+    both = {item["name"] for item in module.params["hosts"]} & set(module.params["retiring"])
+    if both:
+        names = ", ".join(sorted(both))
+        raise InputError(f"retiring: {names} is also to be in service. Put it into one group of the inventory only.")
+
+
+def read(client: Client, _params: Params) -> SiteFacts:
+    return read_site(client)
+
+
+def plan(facts: SiteFacts, params: Params) -> Planned:
+    facts = assumed(facts, params)
+    now = {name: host.cluster for name, host in facts.hosts.items()}
+    try:
+        found = plan_fleet(facts, {**params, "clusters_now": now})
+    except TypeError as error:
+        raise InputError(f"prepared is not what the return value predicted shows: {error}.") from error
+    names = [*(item["name"] for item in params["hosts"]), *params["retiring"], *found.where.values()]
+    clusters = {now.get(name) for name in names} | {item.get("cluster") for item in params["hosts"]}
+    return Planned(
+        plans=found.plans(),
+        returns={
+            "steps": [dataclasses.asdict(step) for step in found.steps],
+            "table": table(found),
+            "where": found.where,
+            "removed": found.removed,
+            "clusters": sorted(cluster for cluster in clusters if cluster),
+            "placement": options.result_dict(found.places.result),
+            "warnings_of_plan": found.warnings,
+        },
+    )
+
+
+def main() -> None:
+    bulk_module(argument_spec(), prepare=prepare, read=read, plan=plan)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+# Copyright: (c) 2026, The gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Slurm's queue (`squeue --json`) in words: place, reason, whose leases. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .pool import split_gres
+
+# Slurm's reason codes (squeue's manual, JOB REASON CODES) that a user of the pool meets.
+REASONS = {
+    "Resources": "all GPUs that fit are in use",
+    "Priority": "jobs with a higher priority wait for the same GPUs",
+    "ReqNodeNotAvail": "the servers that fit are down or being serviced",
+    "BeginTime": "it was requeued and starts again in a moment",
+    "JobHeldAdmin": "the operator holds it: ask them",
+    "JobHeldUser": "you hold it: `scontrol release` lets it go",
+    "Dependency": "it waits for another job",
+    "PartitionDown": "the pool is closed for service",
+    "PartitionInactive": "the pool is closed for service",
+    "None": "the scheduler has not looked at it yet",
+}
+
+
+def value(field: Any) -> Any:
+    """Slurm's {"set": …, "infinite": …, "number": …} as a number, None where unset or without limit."""
+    if isinstance(field, Mapping):
+        return field.get("number") if field.get("set") and not field.get("infinite") else None
+    return field
+
+
+def states(job: Mapping[str, Any]) -> tuple[str, ...]:
+    """The job's state words, for example ("RUNNING",)."""
+    found = job.get("job_state") or ()
+    return (found,) if isinstance(found, str) else tuple(found)
+
+
+def find(reply: Mapping[str, Any], comment: str | None) -> Mapping[str, Any] | None:
+    """The job with this comment."""
+    return next((job for job in reply.get("jobs", ()) if comment and job.get("comment") == comment), None)
+
+
+def place(reply: Mapping[str, Any], comment: str | None) -> str | None:
+    """ "waiting, 2nd of 5: …" for a pending job; None for one that is not waiting, or not there."""
+    job = find(reply, comment)
+    if job is None or "PENDING" not in states(job):
+        return None
+    pending = [
+        each
+        for each in reply.get("jobs", ())
+        if "PENDING" in states(each) and each.get("partition") == job.get("partition")
+    ]
+    pending.sort(
+        key=lambda each: (-(value(each.get("priority")) or 0), value(each.get("submit_time")) or 0, each.get("job_id"))
+    )
+    position = [each.get("job_id") for each in pending].index(job.get("job_id")) + 1
+    return f"job {job.get('job_id')} waits, number {position} of {len(pending)} in the queue: {why(job)}"
+
+
+def why(job: Mapping[str, Any]) -> str:
+    """The reason why a job does not run yet."""
+    reason = str(job.get("state_reason") or "None")
+    if reason.startswith("Nodes required for job are DOWN"):
+        return REASONS["ReqNodeNotAvail"]
+    if reason in REASONS:
+        return REASONS[reason]
+    if reason.startswith(("QOS", "Assoc")) and ("PerUser" in reason or "Grp" in reason or "PerAccount" in reason):
+        return f"your quota is in use ({reason}): it starts when one of your own jobs ends (`gpurun quota`)"
+    if reason.startswith(("QOS", "Assoc")):
+        return f"a limit of your account ({reason}): see `gpurun quota`"
+    return str(job.get("state_description") or reason)
+
+
+def hundredths(job: Mapping[str, Any], shards_per_gpu: int) -> int:
+    """What a job holds or asks for, in hundredths of a GPU."""
+    text = str(job.get("tres_alloc_str") or job.get("tres_req_str") or "")
+    parts = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
+    whole = int(float(parts.get("gres/gpu", 0)))
+    shards = int(float(parts.get("gres/shard", 0)))
+    return 100 * whole + (round(100 * shards / shards_per_gpu) if shards_per_gpu else 0)
+
+
+def asks_for_gpu(job: Mapping[str, Any]) -> bool:
+    """Whether a job holds or wants GPUs or shards."""
+    wanted = str(job.get("tres_per_node") or "").replace("gres/", "")
+    return any(name in ("gpu", "shard") for name, *_rest in split_gres(wanted))

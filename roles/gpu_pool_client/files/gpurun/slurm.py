@@ -1,0 +1,77 @@
+# Copyright: (c) 2026, The gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Slurm's commands, called with --json and read as JSON; their errors put into our own words."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from .errors import CredentialError, GpurunError, SlurmError, UnreachableError
+
+UNREACHABLE = (
+    "unable to contact slurm controller",
+    "connection refused",
+    "connection timed out",
+    "zero bytes were transmitted",
+    "could not establish a configuration source",
+    "socket timed out",
+    "unable to connect to primary",
+    "slurm backup controller in standby mode",
+)
+CREDENTIAL = (
+    "invalid authentication credential",
+    "authentication credential",
+    "protocol authentication error",
+    "expired credential",
+    "rewound credential",
+    "munge_encode failed",
+    "munged",
+    "invalid account or account/partition combination",
+    "access/permission denied",
+    "user not found",
+)
+
+
+def call(arguments: Sequence[str], timeout_s: float = 30) -> Any:
+    """Run a Slurm command with --json and return what it printed. Raises GpurunError."""
+    command = [arguments[0], "--json", *arguments[1:]]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)  # noqa: S603 - no shell, fixed programs
+    except FileNotFoundError:
+        raise SlurmError(
+            f"{arguments[0]} is not installed here: is this a client of the pool (role gpu_pool_client)?"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise UnreachableError(
+            f"the pool's controller did not answer within {timeout_s:g} s: try again, or ask the operator"
+        ) from None
+    if done.returncode != 0:
+        raise explain(done.stderr)
+    try:
+        return json.loads(done.stdout)
+    except json.JSONDecodeError:
+        raise explain(done.stderr or done.stdout) from None
+
+
+def explain(text: str) -> GpurunError:
+    """Slurm's message as the error that a user can act on."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    last = lines[-1] if lines else "no reason given"
+    low = text.lower()
+    if any(part in low for part in CREDENTIAL):
+        return CredentialError(
+            f"the pool does not accept this machine's or your credential ({last}): check that munge runs, that the "
+            f"clocks agree, and that the operator added you"
+        )
+    if any(part in low for part in UNREACHABLE):
+        return UnreachableError(f"no controller of the pool answers ({last}): try again, or ask the operator")
+    return SlurmError(last)
+
+
+def shell(command: Sequence[str]) -> str:
+    """A command as one would type it."""
+    return " ".join(shlex.quote(part) for part in command)

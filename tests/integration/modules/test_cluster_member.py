@@ -1,0 +1,108 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from gpu_vms import machine, vcenter_connection
+from pyVmomi import vim
+from simulated import StartVcenter, Vcenter, fleet
+
+ONE, TWO = "esx-001.lab", "esx-002.lab"
+
+
+def two_clusters(hosts: int = 2, **more: Any) -> dict[str, Any]:
+    model = fleet(hosts, **more)
+    model["clusters"].append({"name": "spare", "hosts": []})
+    return model
+
+
+def clusters(vcenter: Vcenter) -> dict[str, str]:
+    """Name of the compute resource by host."""
+    with vcenter_connection(vcenter) as content:
+        view = content.viewManager.CreateContainerView(content.rootFolder, [vim.HostSystem], True)
+        return {host.name: host.parent.name for host in view.view}
+
+
+def test_out_of_the_cluster_into_another_and_out_of_the_vcenter(start_vcenter: StartVcenter) -> None:
+    vcenter = start_vcenter(two_clusters())
+    both = [{"name": ONE}, {"name": TWO}]
+    refused = vcenter.fails("cluster_member", hosts=both, state="standalone")
+    assert refused["failure"]["code"] == "not_in_maintenance"
+    vcenter.ok("esxi_maintenance", hosts=[ONE, TWO])
+
+    planned = vcenter.ok("cluster_member", hosts=both, state="standalone", check=True, diff=True)
+    assert planned["objects"][ONE]["actions"] == ["move cluster (out of gpu)"]
+    assert planned["predicted"]["hosts"][ONE] == {"cluster": None, "intent": None}
+    assert clusters(vcenter) == {ONE: "gpu", TWO: "gpu"}
+    done = vcenter.ok("cluster_member", hosts=both, state="standalone")
+    assert done["objects"][ONE]["actions"] == planned["objects"][ONE]["actions"]
+    assert clusters(vcenter) == {ONE: ONE, TWO: TWO}
+    assert vcenter.host(ONE)["intent"] is None
+    assert not vcenter.ok("cluster_member", hosts=both, state="standalone")["changed"]
+
+    joined = vcenter.ok("cluster_member", hosts=[{"name": ONE, "cluster": "spare"}, {"name": TWO}], cluster="gpu")
+    assert joined["changed"]
+    assert clusters(vcenter) == {ONE: "spare", TWO: "gpu"}
+    assert not vcenter.ok("cluster_member", hosts=[{"name": ONE}], cluster="spare")["changed"]
+
+
+@pytest.mark.parametrize("standalone", [False, True])
+def test_removed_hosts_are_gone_and_stay_gone(start_vcenter: StartVcenter, standalone: bool) -> None:
+    vcenter = start_vcenter(two_clusters())
+    vcenter.ok("esxi_maintenance", hosts=[ONE])
+    if standalone:
+        vcenter.ok("cluster_member", hosts=[{"name": ONE}], state="standalone")
+        assert vcenter.ok("cluster_member", hosts=[{"name": ONE}], state="removed")["objects"][ONE]["left_alone"]
+        return
+    done = vcenter.ok("cluster_member", hosts=[{"name": ONE}], state="removed")
+    assert done["objects"][ONE]["actions"] == ["disconnect host", "remove host (out of the vCenter)"]
+    assert clusters(vcenter) == {TWO: "gpu"}
+    assert not vcenter.ok("cluster_member", hosts=[{"name": ONE}], state="removed")["changed"]
+
+
+def test_machines_in_the_way_and_wrong_names_are_named(start_vcenter: StartVcenter) -> None:
+    vcenter = start_vcenter(two_clusters(vms=[machine("left", power="off"), machine("runs", TWO, power="on")]))
+    vcenter.ok("esxi_maintenance", hosts=[ONE])
+    refused = vcenter.fails("cluster_member", hosts=[{"name": ONE}, {"name": TWO}], state="standalone")
+    assert "1 virtual machines are still registered on it: left" in refused["objects"][ONE]["msg"]
+    assert "It runs runs" in refused["objects"][TWO]["msg"]
+    assert vcenter.ok("cluster_member", hosts=[{"name": ONE}], state="standalone", keep_vms=True)["changed"]
+    wrong = vcenter.fails("cluster_member", hosts=[{"name": TWO}], cluster="spaer")
+    assert wrong["failure"]["code"] == "cluster_not_found"
+    assert "Did you mean spare?" in wrong["msg"]
+    assert "Did you mean" in vcenter.fails("cluster_member", hosts=[{"name": "esx-02.lab"}], cluster="gpu")["msg"]
+    assert "none is named" in vcenter.fails("cluster_member", hosts=[{"name": TWO}])["msg"]
+
+
+def test_somebody_else_s_maintenance_mode_is_left_alone(start_vcenter: StartVcenter) -> None:
+    vcenter = start_vcenter(two_clusters())
+    with vcenter_connection(vcenter) as content:
+        view = content.viewManager.CreateContainerView(content.rootFolder, [vim.HostSystem], True).view
+        host = next(item for item in view if item.name == ONE)
+        from pyVim.task import WaitForTask
+
+        WaitForTask(host.EnterMaintenanceMode_Task(0, False))
+    result = vcenter.ok("cluster_member", hosts=[{"name": ONE}], state="standalone")
+    assert result["objects"][ONE]["left_alone"]
+    assert clusters(vcenter)[ONE] == "gpu"
+
+
+@pytest.mark.parametrize("hosts", [1, 10, 100])
+def test_requests_grow_with_nothing_but_the_moves(start_vcenter: StartVcenter, hosts: int) -> None:
+    vcenter = start_vcenter(two_clusters(hosts))
+    names = [f"esx-{number:03}.lab" for number in range(1, hosts + 1)]
+    vcenter.ok("esxi_maintenance", hosts=names)
+    vcenter.reset_counts()
+    vcenter.ok("cluster_member", hosts=[{"name": name} for name in names], cluster="spare")
+    counts = vcenter.counts()
+    assert counts["logins"] == 0
+    assert counts["requests"].pop("MoveHostInto_Task") == hosts
+    assert counts["requests"].pop("RetrievePropertiesEx") == 3
+    for method in ("ContinueRetrievePropertiesEx", "WaitForUpdatesEx"):
+        counts["requests"].pop(method, None)  # pages, and as often as the vCenter has news
+    assert counts["requests"] == {
+        "RetrieveServiceContent": 1, "CreatePropertyCollector": 1, "CreateContainerView": 2, "CreateFilter": 1,
+        "DestroyPropertyFilter": 1, "DestroyView": 2, "DestroyPropertyCollector": 1,
+    }  # fmt: skip

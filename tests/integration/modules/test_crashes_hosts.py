@@ -1,0 +1,116 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Stop the vGPU path of a host after the k-th call to the vCenter, and run again: the end is the same every time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module import Planned
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.rest import Rest
+from ansible_collections.gpuops.vsphere.plugins.modules import (
+    advanced_options,
+    esxi_driver,
+    esxi_graphics,
+    esxi_maintenance,
+    esxi_power,
+)
+from simulated import StartVcenter, Vcenter
+from test_crashes import CrashError, Fuse, seen, step
+
+HOSTS = 100
+URL, NEW = "https://depot.lab/vgpu.zip", "535.154.02"
+DRS = {"PassthroughDrsAutomation": 1}
+
+
+class WideFuse(Fuse):
+    """Counts REST calls too."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(monkeypatch)
+        original = Rest._send
+
+        def send(rest: Rest, verb: str, path: str, body: Any, headers: Any, names: Mapping[str, Any]) -> Any:
+            self.calls += 1
+            if self.limit is not None and (self.calls > self.limit or self.limit == self.calls):
+                if self.calls == self.limit and self.last_is_carried_out:
+                    original(rest, verb, path, body, headers, names)
+                raise CrashError
+            return original(rest, verb, path, body, headers, names)
+
+        monkeypatch.setattr(Rest, "_send", send)
+
+
+def site(*, image: bool) -> dict[str, Any]:
+    """Hosts whose vGPU manager is missing; with an image, each in a cluster of its own."""
+    host = {"gpus": [{"gpu": "A100-40"}]}
+    names = [f"esx-{number:03}.lab" for number in range(1, HOSTS + 1)]
+    clusters = [{"name": f"c-{name}", "image": {}, "hosts": [{"name": name, **host}]} for name in names]
+    if not image:
+        clusters = [{"name": "gpu", "hosts": [{"name": f"esx-[001:{HOSTS:03}].lab", **host}]}]
+    return {
+        "datacenter": "lab",
+        "datastores": [{"name": "shared-01"}],
+        "networks": [{"name": "VM Network"}],
+        "clusters": clusters,
+        "depots": {URL: [{"version": NEW, "vgpu_manager": "16.3"}]},
+    }
+
+
+def converge(vcenter: Vcenter, host: str, *, image: bool) -> bool:
+    """The order of work of vgpu_host.yml for one host. True if anything changed."""
+    wish = {"name": host, "version": NEW, "bundle": URL, "package": "NVD-*", "method": "auto", "state": "present"}
+    driver = {"hosts": [{**wish, "checksum": None, "guest_drivers": []}]}
+    settings = {"name": host, "default_type": "sharedDirect", "assignment_policy": None, "devices": []}
+    graphics = {"hosts": [{**settings, "missing": None, "restart_services": None}]}
+    done: list[Planned] = []
+    found = step(vcenter, esxi_driver, **driver, outside_maintenance="report")
+    done.append(found)
+    notes = found.plans[host].notes
+    done.append(step(vcenter, esxi_graphics, **graphics))
+    if image:
+        options = [{"name": f"c-{host}", "drs_options": DRS}]
+        done.append(step(vcenter, advanced_options, clusters=options))
+    pending = (
+        notes["maintenance_required"]
+        or notes["reboot_required"]
+        or notes["reboot_in_progress"]
+        or notes["maintenance_owner"] == "gpuops"
+    )
+    if pending:
+        done.append(step(vcenter, esxi_maintenance, hosts=[host], state="entered"))
+        done.append(step(vcenter, esxi_driver, **driver))
+        done.append(step(vcenter, esxi_power, hosts=[host], always=[]))
+    if pending or notes["unfinished"]:
+        done.append(step(vcenter, esxi_maintenance, hosts=[host], state="left"))
+    return any(planned.todo for planned in done)
+
+
+@pytest.mark.parametrize("image", [False, True], ids=["host patch", "cluster image"])
+def test_every_crash_is_finished_by_the_next_run(
+    start_vcenter: StartVcenter, monkeypatch: pytest.MonkeyPatch, image: bool
+) -> None:
+    vcenter = start_vcenter(site(image=image), time_scale=50_000)
+    fuse = WideFuse(monkeypatch)
+    names: list[str] = []
+    crashed = True
+    while crashed:  # until the fuse is longer than the whole work
+        name = f"esx-{len(names) + 1:03}.lab"
+        names.append(name)
+        fuse.calls, fuse.limit, fuse.last_is_carried_out = 0, len(names), len(names) % 2 == 0
+        try:
+            converge(vcenter, name, image=image)
+            crashed = False
+        except CrashError:
+            fuse.limit = None
+            converge(vcenter, name, image=image)
+        fuse.limit = None
+        assert converge(vcenter, name, image=image) is False, f"after call {len(names)}"
+    assert len(names) > 40
+    hosts = seen(vcenter)
+    for number, name in enumerate(names, start=1):
+        host = hosts[name]
+        assert (host.in_maintenance, host.intent, host.reboot_pending) == (False, None, False), f"after call {number}"
+        assert host.vgpu_types, f"after call {number}"

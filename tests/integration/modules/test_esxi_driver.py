@@ -1,0 +1,257 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from simulated import StartVcenter, Vcenter
+
+ONE, TWO = "esx-001.lab", "esx-002.lab"
+OLD, NEW = "16.4", "17.1"
+DEPOTS = {version: f"https://depot.lab/vgpu-{version}.zip" for version in (OLD, NEW)}
+CLUSTER = "/api/esx/settings/clusters/{cluster}/software"
+
+
+def site(count: int = 2, *, image: bool = False, **more: Any) -> dict[str, Any]:
+    host = {"name": f"esx-[001:{count:03}].lab", "gpus": [{"gpu": "A100-40"}], "graphics_type": "sharedDirect"}
+    cluster: dict[str, Any] = {"name": "gpu", "hosts": [host]}
+    if image:
+        cluster["image"] = {}
+    return {
+        "datacenter": "lab",
+        "datastores": [{"name": "shared-01"}],
+        "networks": [{"name": "VM Network"}],
+        "clusters": [cluster],
+        "depots": {url: [{"version": version, "vgpu_manager": version}] for version, url in DEPOTS.items()},
+    } | more
+
+
+def wanted(*names: str, version: str | None = NEW, **more: Any) -> list[dict[str, Any]]:
+    if version is None:
+        return [{"name": name, "state": "absent", **more} for name in names or (ONE,)]
+    entry = {"version": version, "bundle": DEPOTS[version]} | more
+    return [{"name": name, **entry} for name in names or (ONE,)]
+
+
+def roll(vcenter: Vcenter, hosts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Maintenance mode, driver, reboot where it is due, and back."""
+    names = [host["name"] for host in hosts]
+    vcenter.ok("esxi_maintenance", hosts=names, state="entered")
+    result = vcenter.ok("esxi_driver", hosts=hosts)
+    vcenter.ok("esxi_power", hosts=names)
+    vcenter.ok("esxi_maintenance", hosts=names, state="left")
+    return result
+
+
+def report(vcenter: Vcenter, hosts: list[dict[str, Any]]) -> dict[str, Any]:
+    result = vcenter.ok("esxi_driver", hosts=hosts, outside_maintenance="report")
+    assert result["changed"] is False
+    objects: dict[str, Any] = result["objects"]
+    return objects
+
+
+@pytest.mark.parametrize("image", [False, True], ids=["patch", "image"])
+def test_check_install_repeat_upgrade_downgrade_remove(start_vcenter: StartVcenter, image: bool) -> None:
+    vcenter = start_vcenter(site(image=image))
+    assert "missing required arguments: hosts" in vcenter.run("esxi_driver").result["msg"]
+    refused = vcenter.fails("esxi_driver", hosts=wanted(ONE, TWO, version=OLD))
+    assert refused["failure"]["code"] == "not_in_maintenance"
+    entry = report(vcenter, wanted(version=OLD))[ONE]
+    assert entry["maintenance_required"] is True
+    assert entry["pending"][-1] == f"install vGPU manager ({OLD}, {'by the cluster' if image else 'host patch'}" + (
+        "'s image)" if image else ")"
+    )
+    vcenter.ok("esxi_maintenance", hosts=[ONE, TWO], state="entered")
+    before = vcenter.settled_state()
+
+    vcenter = start_vcenter(site(image=image), directory=vcenter.directory)
+    planned = vcenter.ok("esxi_driver", check=True, diff=True, hosts=wanted(ONE, TWO, version=OLD))
+    assert vcenter.settled_state() == before
+
+    vcenter = start_vcenter(site(image=image), directory=vcenter.directory)
+    done = vcenter.ok("esxi_driver", diff=True, hosts=wanted(ONE, TWO, version=OLD))
+    for key in ("changed", "objects", "predicted", "diff"):
+        assert done[key] == planned[key]
+    assert done["objects"][ONE]["reboot_required"] is not image
+    rebooted = vcenter.ok("esxi_power", hosts=[ONE, TWO])
+    assert rebooted["changed"] is not image
+    vcenter.ok("esxi_maintenance", hosts=[ONE, TWO], state="left")
+    host = vcenter.host(ONE)
+    assert host["vgpu_types"]
+    assert host["intent"] is None
+    assert host["in_maintenance"] is False
+    entry = report(vcenter, wanted(version=OLD))[ONE]
+    assert (entry["installed"], entry["loaded"], entry["pending"]) == (OLD, True, [])
+
+    assert "upgrade vGPU manager" in roll(vcenter, wanted(ONE, TWO, version=NEW))["objects"][TWO]["actions"][-1]
+    assert report(vcenter, wanted(version=NEW))[ONE]["installed"] == NEW
+    assert "downgrade vGPU manager" in roll(vcenter, wanted(ONE, TWO, version=OLD))["objects"][TWO]["actions"][-1]
+    assert report(vcenter, wanted(version=OLD))[ONE]["installed"] == OLD
+    assert "remove vGPU manager" in roll(vcenter, wanted(ONE, TWO, version=None))["objects"][TWO]["actions"][-1]
+    assert vcenter.host(ONE)["vgpu_types"] == []
+    assert report(vcenter, wanted(version=None))[ONE]["installed"] is None
+
+
+def test_requests_grow_by_one_call_a_host_and_one_a_cluster_with_an_image(start_vcenter: StartVcenter) -> None:
+    for count in (1, 10, 100):
+        model = site(count, image=True)
+        vcenter = start_vcenter(model)
+        names = [f"esx-{number:03}.lab" for number in range(1, count + 1)]
+        hosts = wanted(*names, version=None)
+        report(vcenter, hosts[:1])
+        vcenter.reset_counts()
+        result = vcenter.ok("esxi_driver", hosts=hosts)
+        reads = {
+            "CreateContainerView": 2,
+            "CreatePropertyCollector": 1,
+            "DestroyPropertyCollector": 1,
+            "DestroyView": 2,
+            f"GET {CLUSTER}/components": 1,
+            "RetrievePropertiesEx": 4,
+            "RetrieveServiceContent": 1,
+            "fetchSoftwarePackages": count,
+        }
+        counted = vcenter.counts()
+        assert result["requests"] == reads
+        assert counted["logins"] == 0
+        assert counted["total"] == sum(reads.values())
+        vcenter.stop()
+
+
+def test_what_cannot_be_is_refused_and_the_other_host_served(start_vcenter: StartVcenter) -> None:
+    vcenter = start_vcenter(site(6))
+    names = [f"esx-{number:03}.lab" for number in range(1, 7)]
+    vcenter.ok("esxi_maintenance", hosts=names, state="entered")
+    hosts = [
+        *wanted(names[0]),
+        *wanted(names[1], method="image"),
+        {"name": names[2], "version": NEW},
+        *wanted(names[3], bundle="/vmfs/volumes/x.zip", method="patch"),
+        *wanted(names[4], bundle=DEPOTS[OLD]),
+        *wanted(names[5], bundle="https://depot.lab/nothing.zip"),
+    ]
+    objects = vcenter.fails("esxi_driver", hosts=hosts)["objects"]
+    assert {name: (objects[name].get("failure") or {}).get("code") for name in names} == dict(
+        zip(
+            names,
+            (
+                None,
+                "no_cluster_image",
+                "bundle_missing",
+                "bundle_not_a_url",
+                "version_not_in_bundle",
+                "operation_failed",
+            ),
+            strict=True,
+        )
+    )
+    assert OLD in objects[names[4]]["msg"]
+    assert "nothing.zip" in objects[names[5]]["msg"]
+    # Nothing was installed there, so no reboot is due.
+    assert vcenter.ok("esxi_power", hosts=names[1:])["changed"] is False
+    assert vcenter.ok("esxi_power", hosts=names[:1])["changed"] is True
+
+
+def test_a_cluster_image_is_not_bypassed(start_vcenter: StartVcenter) -> None:
+    vcenter = start_vcenter(site(image=True))
+    vcenter.ok("esxi_maintenance", hosts=[ONE], state="entered")
+    result = vcenter.fails("esxi_driver", hosts=wanted(method="patch"))
+    assert result["failure"]["code"] == "managed_by_image"
+
+
+def test_esxcli_hands_out_the_commands_and_records_the_reboot(start_vcenter: StartVcenter) -> None:
+    model = site()
+    model["clusters"][0]["hosts"][0]["vgpu_manager"] = NEW
+    vcenter = start_vcenter(model)
+    vcenter.ok("esxi_maintenance", hosts=[ONE], state="entered")
+    hosts = [{"name": ONE, "version": OLD, "bundle": "/vmfs/volumes/shared-01/vgpu.zip"}]
+    entry = vcenter.ok("esxi_driver", hosts=hosts)["objects"][ONE]
+    assert entry["method"] == "esxcli"
+    assert [command.split(" -")[0] for command in entry["commands"]] == [
+        "esxcli software vib remove",
+        "esxcli software component apply",
+    ]
+    assert vcenter.host(ONE)["intent"]["boot_time"] is not None
+    assert vcenter.ok("esxi_power", hosts=[ONE])["changed"] is True
+
+
+def test_a_draft_of_an_interrupted_run_is_taken_up_and_somebody_s_is_not(start_vcenter: StartVcenter) -> None:
+    fault = {"type": "vim.fault.InvalidState", "message": "Not now."}
+    commit = f"POST {CLUSTER}/drafts/{{draft}}?action=commit&vmw-task=true"
+    model = site(image=True)
+    other = {"name": "other-agent", "version": "1.0", "vendor": "Example"}
+    model["depots"]["https://depot.lab/other.zip"] = [other]
+    vcenter = start_vcenter(model, faults=[{"method": commit, "nth": 1, "fault": fault}])
+    vcenter.ok("esxi_maintenance", hosts=[ONE], state="entered")
+    failed = vcenter.fails("esxi_driver", hosts=wanted())
+    assert "Not now" in failed["msg"]
+    assert vcenter.host(ONE)["intent"]["boot_time"] is None
+    vcenter.ok("esxi_driver", hosts=wanted())
+    assert vcenter.counts()["requests"][f"POST {CLUSTER}/drafts"] == 1
+
+
+@pytest.fixture
+def web() -> Iterator[tuple[str, bytes]]:
+    content = b"a bundle"
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_arguments: Any) -> None:
+            """Keep quiet."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/vgpu.zip", content
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_the_bundle_s_checksum_is_compared_before_anything_is_installed(
+    start_vcenter: StartVcenter, web: tuple[str, bytes]
+) -> None:
+    url, content = web
+    model = site(2)
+    model["depots"] = {url: [{"version": NEW, "vgpu_manager": NEW}], **model["depots"]}
+    vcenter = start_vcenter(model)
+    vcenter.ok("esxi_maintenance", hosts=[ONE, TWO], state="entered")
+    wrong = vcenter.fails("esxi_driver", hosts=wanted(bundle=url, checksum=f"sha256:{'0' * 64}"))
+    assert "Nothing was installed" in wrong["msg"]
+    assert not any("Patch" in method for method in wrong["requests"])
+    good = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    assert vcenter.ok("esxi_driver", hosts=wanted(bundle=url, checksum=good))["objects"][ONE]["warnings"] == []
+    # depot.lab is reached by hosts only.
+    unchecked = vcenter.ok("esxi_driver", hosts=wanted(TWO, checksum=good))["objects"][TWO]
+    assert "not checked" in unchecked["warnings"][0]
+    bad = vcenter.fails("esxi_driver", hosts=wanted(checksum="md5:1"))
+    assert bad["failure"]["code"] == "invalid_input"
+
+
+def test_a_privilege_that_cluster_images_need_is_named(start_vcenter: StartVcenter) -> None:
+    privileges = [
+        "Host.Config.Patch",
+        "Host.Config.Image",
+        "Host.Config.Maintenance",
+        "Global.SetCustomField",
+        "Global.ManageCustomFields",
+    ]
+    model = site(image=True, roles={"half": privileges})
+    model["users"] = [{"name": "half", "password": "Half-1-password", "role": "half"}]
+    vcenter = start_vcenter(model)
+    user = {"username": "half", "password": "Half-1-password"}
+    vcenter.ok("esxi_maintenance", hosts=[ONE], state="entered", **user)
+    result = vcenter.fails("esxi_driver", hosts=wanted(), **user)
+    assert result["failure"]["code"] == "no_permission"
+    assert "VcIntegrity" in result["msg"]

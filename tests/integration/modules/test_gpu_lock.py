@@ -1,0 +1,202 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The operators' lock: one holder, whoever contends and whenever a holder dies."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.lock import (
+    Holder,
+    claim,
+    key_of,
+    name_of,
+    parse_folder,
+)
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client, Stub
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import ConnectionOptions
+from ansible_collections.gpuops.vsphere.plugins.modules import gpu_lock
+from gpu_vms import vcenter_connection
+from simulated import StartVcenter, Vcenter, fleet
+
+
+def folders(vcenter: Vcenter) -> list[str]:
+    with vcenter_connection(vcenter) as content:
+        return sorted(item.name for item in content.rootFolder.childEntity if item.name.startswith("gpuops-"))
+
+
+def held(vcenter: Vcenter, run: str, **more: Any) -> dict[str, Any]:
+    return vcenter.ok("gpu_lock", clusters=["gpu"], run_id=run, holder_pid=os.getpid(), **more)
+
+
+def test_take_refuse_release(start_vcenter: StartVcenter) -> None:
+    vcenter = start_vcenter(fleet())
+    planned = held(vcenter, "one", check=True)
+    assert planned["changed"]
+    assert folders(vcenter) == []
+    assert held(vcenter, "one", owner="ann@ops")["changed"]
+    assert folders(vcenter) == ["gpuops-lock-gpu-1"]
+    assert not held(vcenter, "one")["changed"]
+    for check in (False, True):
+        refused = vcenter.fails("gpu_lock", clusters=["gpu"], run_id="two", check=check)
+        assert refused["failure"] == {"code": "locked", "object": "gpu", "fault": None}
+        assert "ann@ops has held it since 20" in refused["msg"]
+        assert "force: true, clusters: [gpu]" in refused["msg"]
+        assert "gpuops-lock-gpu-1" in refused["msg"]
+    assert not vcenter.ok("gpu_lock", clusters=["gpu"], run_id="two", state="released")["changed"]
+    assert held(vcenter, "one", state="released")["changed"]
+    assert not held(vcenter, "one", state="released")["changed"]
+    assert folders(vcenter) == []
+
+
+def test_several_clusters_are_locked_all_or_none(start_vcenter: StartVcenter) -> None:
+    vcenter = start_vcenter(fleet())
+    vcenter.ok("gpu_lock", clusters=["b"], run_id="one", holder_pid=os.getpid())
+    vcenter.fails("gpu_lock", clusters=["c", "b", "a"], run_id="two", holder_pid=os.getpid())
+    assert folders(vcenter) == ["gpuops-lock-b-1"]
+    vcenter.ok("gpu_lock", clusters=["b"], state="released", force=True)
+    vcenter.ok("gpu_lock", clusters=["c", "b", "a"], run_id="two", holder_pid=os.getpid())
+    assert folders(vcenter) == [f"gpuops-lock-{name}-1" for name in "abc"]
+
+
+def test_a_process_that_is_gone_holds_nothing(start_vcenter: StartVcenter) -> None:
+    vcenter = start_vcenter(fleet())
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        vcenter.ok("gpu_lock", clusters=["gpu"], run_id="dies", holder_pid=process.pid)
+        vcenter.fails("gpu_lock", clusters=["gpu"], run_id="next")
+        process.kill()
+    taken = held(vcenter, "next")
+    assert taken["objects"]["gpu"]["taken_over"] == ["gpuops-lock-gpu-1"]
+    assert folders(vcenter) == ["gpuops-lock-gpu-2"]
+
+
+def _params(vcenter: Vcenter, **own: Any) -> dict[str, Any]:
+    defaults = {name: option.get("default") for name, option in gpu_lock.argument_spec().items()}
+    return {**defaults, "timeout": 60, "max_parallel": 4, "clusters": ["gpu"], "holder_pid": os.getpid(), **own}
+
+
+def _client(vcenter: Vcenter) -> Client:
+    connection = {"validate_certs": True, "thumbprint": None, **vcenter.options()}
+    return Client.open(ConnectionOptions.from_params(connection))
+
+
+@pytest.mark.parametrize("stale", [False, True], ids=["free", "stale"])
+def test_of_twenty_contenders_exactly_one_wins(
+    start_vcenter: StartVcenter, monkeypatch: pytest.MonkeyPatch, stale: bool
+) -> None:
+    vcenter = start_vcenter(fleet())
+    if stale:
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+            vcenter.ok("gpu_lock", clusters=["gpu"], run_id="dies", holder_pid=process.pid)
+            process.kill()
+    together = threading.Barrier(20)
+
+    def contend(number: int) -> bool:
+        params = _params(vcenter, run_id=f"run-{number}")
+        with _client(vcenter) as client:
+            facts = gpu_lock.read(client, params)
+            planned = gpu_lock.plan(facts, params)
+            assert planned.todo == ("gpu",)
+            together.wait(60)
+            return not gpu_lock.apply(client, facts, planned, params)["gpu"].problems
+
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        won = list(pool.map(contend, range(20)))
+    assert sum(won) == 1
+    assert folders(vcenter) == [f"gpuops-lock-gpu-{2 if stale else 1}"]
+    winner = f"run-{won.index(True)}"
+    assert not held(vcenter, winner)["changed"]
+
+
+class CrashError(BaseException):
+    """The process dies here."""
+
+
+@pytest.mark.parametrize("carried_out", [False, True], ids=["not carried out", "carried out"])
+def test_a_holder_that_dies_at_any_call_is_replaced(
+    start_vcenter: StartVcenter, monkeypatch: pytest.MonkeyPatch, carried_out: bool
+) -> None:
+    """Taking and giving back, stopped at every call; its process is gone then, so the next run need not wait."""
+    vcenter = start_vcenter(fleet(), time_scale=50_000)
+    original, calls, limit = Stub._call, [0], [0]
+
+    def call(stub: Stub, *args: Any) -> Any:
+        calls[0] += 1
+        if limit[0] and calls[0] >= limit[0]:
+            if carried_out and calls[0] == limit[0]:
+                original(stub, *args)
+            raise CrashError
+        return original(stub, *args)
+
+    monkeypatch.setattr(Stub, "_call", call)
+    living = gpu_lock.controller()
+
+    def run(name: str) -> None:
+        for state in ("held", "released"):
+            params = _params(vcenter, run_id=name, state=state)
+            with _client(vcenter) as client:
+                facts = gpu_lock.read(client, params)
+                planned = gpu_lock.plan(facts, params)
+                if planned.todo:
+                    assert not gpu_lock.apply(client, facts, planned, params)["gpu"].problems
+
+    step, crashed = 0, True
+    while crashed:
+        step += 1
+        calls[0], limit[0] = 0, step
+        monkeypatch.setattr(gpu_lock, "process_started", lambda _pid, step=step: f"dead {step}")
+        monkeypatch.setattr(gpu_lock, "controller", lambda: living)
+        try:
+            run(f"dies-{step}")
+            crashed = False
+        except CrashError:
+            pass
+        limit[0] = 0
+        monkeypatch.setattr(gpu_lock, "process_started", lambda _pid, step=step: f"next {step}")
+        run(f"next-{step}")
+    assert step > 15
+    left = folders(vcenter)
+    assert not [name for name in left if not name.startswith("gpuops-lock-new-")], left
+    assert len(left) <= 2, "more is left than the folders that were made and not yet marked"
+
+
+def _holder(run: str = "one", expires: str = "2026-01-01T00:00:00.000000Z") -> Holder:
+    return Holder("ann", run, "2025-12-31T00:00:00.000000Z", expires)
+
+
+@pytest.mark.parametrize(
+    ("now", "run", "alive", "expected"),
+    [
+        ("2025-12-31T12:00:00.000000Z", "two", True, "held"),
+        ("2025-12-31T12:00:00.000000Z", "one", True, "ours"),
+        ("2025-12-31T12:00:00.000000Z", "two", False, "stale"),
+        ("2026-01-01T00:00:00.000000Z", "two", True, "stale"),
+    ],
+)
+def test_who_may_have_a_lock(now: str, run: str, alive: bool, expected: str) -> None:
+    from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.lock import format_holder
+
+    folder = parse_folder("group-1", "gpuops-lock-gpu-a-7", format_holder(_holder()))
+    assert folder is not None
+    found = claim([folder], "gpu-a", run, now, lambda _holder: alive)
+    assert ("held" if found.held_by else "ours" if found.ours else "stale") == expected
+    assert found.next_generation == 8
+    assert claim([folder], "gpu", run, now, lambda _holder: alive).next_generation == 1
+
+
+def test_a_record_that_cannot_be_read_is_nobody_s_to_take() -> None:
+    folder = parse_folder("group-1", "gpuops-lock-gpu-1", "nonsense")
+    assert folder is not None
+    assert claim([folder], "gpu", "one", "2027-01-01T00:00:00.000000Z", lambda _holder: False).held_by is folder
+
+
+def test_names_fit_the_vcenter() -> None:
+    long = "a" * 80
+    assert len(name_of(long, 10**9)) <= 80
+    assert key_of(long) != key_of("a" * 79)
