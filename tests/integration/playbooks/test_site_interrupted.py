@@ -4,9 +4,8 @@
 
 from __future__ import annotations
 
-from simulated import wait_for
-
 from lab import Lab, kill_hard
+from simulated import wait_for
 
 ONE, TWO, THREE = "esx-gpu-01.lab", "esx-gpu-02.lab", "esx-gpu-03.lab"
 
