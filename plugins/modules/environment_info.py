@@ -131,7 +131,7 @@ def _run(module: AnsibleModule) -> dict[str, t.Any]:
 def _distribution() -> str:
     path = pathlib.Path("/etc/os-release")
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    values = {name: value.strip("\"'") for name, _, value in (line.partition("=") for line in lines)}
+    values = {name: value.strip("\"'") for name, value in (line.split("=", 1) for line in lines if "=" in line)}
     return f"{values.get('ID', 'unknown')} {values.get('VERSION_ID', '')}".strip()
 
 

@@ -31,7 +31,7 @@ options:
     default: ""
   base:
     description:
-      - Image that the definition is built on with the bootstrap agent C(localimage), a name in O(store) or a file's path.
+      - Image that the definition is built on with the bootstrap agent C(localimage), a name in O(store) or a path.
         The definition has C(@base@) where its path goes.
     type: str
     default: ""

@@ -11,7 +11,7 @@ import typing as t
 from ansible_collections.gpuops.vsphere.plugins.module_utils.container.errors import ContainerError
 
 if t.TYPE_CHECKING:
-    Value = str | int | bool | collections.abc.Sequence[str]
+    Value: t.TypeAlias = "str | int | bool | collections.abc.Sequence[str]"
 
 _NAME = re.compile(r"[a-z][a-z0-9 -]*[a-z0-9]")
 _DIRECTIVE = re.compile(r"(?P<comment>#\s*)?(?P<name>[a-z][a-z0-9 -]*?)\s*=")
@@ -59,5 +59,5 @@ def _name_of(line: str) -> tuple[str, bool] | None:
 
 
 def _spaced(line: str) -> str:
-    name, _, value = line.partition("=")
+    name, value = line.split("=", 1)
     return f"{name.strip()} = {value.strip()}"

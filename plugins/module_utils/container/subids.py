@@ -37,11 +37,10 @@ def parse(text: str, path: str) -> list[Range]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        owner, _, rest = line.partition(":")
-        start, _, count = rest.partition(":")
-        if not (owner and start.strip().isdigit() and count.strip().isdigit()):
+        fields = [field.strip() for field in line.split(":")]
+        if not (len(fields) == 3 and fields[0] and fields[1].isdigit() and fields[2].isdigit()):
             raise ContainerError("bad_subid_file", f"{path}, line {number}: {line!r} is not name:start:count; mend it.")
-        ranges.append(Range(owner, int(start), int(count)))
+        ranges.append(Range(fields[0], int(fields[1]), int(fields[2])))
     return ranges
 
 
