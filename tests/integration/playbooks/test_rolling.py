@@ -12,9 +12,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from simulated import BIN, TOP, environment
-
 from lab import INVENTORY, Lab, kill_hard
+from simulated import BIN, TOP, environment
 
 ONE, TWO, THREE = "esx-gpu-01.lab", "esx-gpu-02.lab", "esx-gpu-03.lab"
 HOOK = """---
