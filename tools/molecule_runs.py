@@ -157,6 +157,7 @@ def _run_one(scenario: str, runs: Runs, *, live: bool) -> Outcome:
             assert process.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
             for line in process.stdout:
                 stream.write(line)
+                stream.flush()  # for those who watch it
                 if live:
                     sys.stdout.buffer.write(line)
                     sys.stdout.buffer.flush()

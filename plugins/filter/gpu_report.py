@@ -61,7 +61,7 @@ def gpu_report(
     for name, kept in run.items():
         facts = hosts.get(name)
         gpus = [_gpu(gpu) for gpu in (facts or {}).get("gpus", ())]
-        error = kept.get("__esxi_rolling_error") or _failure(name, kept)
+        error = kept.get("__esxi_rolling_error") or kept.get("__report_error") or _failure(name, kept)
         report["hosts"][name] = {
             "state": _state(facts),
             "cluster": (facts or {}).get("cluster"),

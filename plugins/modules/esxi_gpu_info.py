@@ -87,6 +87,22 @@ hosts:
     rebind_without_reboot:
       description: Whether passthrough can be changed without a reboot.
       type: bool
+    version:
+      description: Version of ESXi.
+      type: str
+    build:
+      description: Build of ESXi.
+      type: str
+    reboot_pending:
+      description: Whether the host says that it must reboot, for another reason than passthrough.
+      type: bool
+    graphics_config:
+      description: Default graphics type, assignment policy, and type and vGPU mode set for each GPU.
+      type: dict
+    unreadable_vms:
+      description: Ids of virtual machines on the host that the account may not read.
+      type: list
+      elements: str
     vgpu_types:
       description: vGPU profiles that the host offers now.
       type: list

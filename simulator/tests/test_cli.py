@@ -32,7 +32,7 @@ roles: {Switcher: [VirtualMachine.Interact.PowerOn]}
 users: [{name: switcher@lab, password: switching, role: Switcher}]
 api_version: 8.0.2.0
 """
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

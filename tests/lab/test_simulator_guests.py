@@ -24,7 +24,7 @@ TOP = Path(__file__).resolve().parents[2]
 GUEST = TOP / "tools" / "guest"
 NETWORKS = Path("/etc/containers/networks")
 RUN_DIR = Path("/run/gpuops-guest")
-LAB = [sys.executable, str(TOP / "tools" / "lab.py")]
+LAB = [sys.executable, str(TOP / "tools" / "lab_up.py")]
 DEMO_DOWN = [sys.executable, str(TOP / "tools" / "demo.py"), "down"]
 
 MISSING = [name for name in ("podman", "mmdebstrap", "ssh") if shutil.which(name) is None]

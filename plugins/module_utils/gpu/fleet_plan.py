@@ -253,18 +253,17 @@ def _jobs(vms: t.Iterable[str], params: Params) -> tuple[str, ...]:
 
 
 def table(plan: FleetPlan) -> str:
-    """The plan for people: one line a step, in order, and what stands in the way."""
-    rows = [("", "", "OBJECT", "WHAT", "WHY")]
-    for number, step in enumerate(plan.steps, start=1):
+    """The plan for people: the steps in order, the reason below each, and what stands in the way."""
+    action = max((len(step.action) for step in plan.steps), default=0)
+    name = max((len(step.object) for step in plan.steps), default=0)
+    number = len(str(len(plan.steps)))
+    lines = []
+    for count, step in enumerate(plan.steps, start=1):
+        lines.append(f"{count:>{number}}  {step.action:<{action}}  {step.object:<{name}}  {step.what}")
         more = [f"needs {', '.join(step.needs)}"] if step.needs else []
         more += [f"jobs {', '.join(step.jobs)}"] if step.jobs else []
-        rows.append((str(number), step.action, step.object, step.what, "; ".join([step.reason, *more])))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        "  ".join([row[0].rjust(widths[0]), *(row[c].ljust(widths[c]) for c in (1, 2, 3)), row[4]]).rstrip()
-        for row in rows
-    ]
-    text = ["PLAN", ""] + (lines if plan.steps else ["nothing to do, everything is as wanted"])
+        lines.append(" " * (number + action + name + 6) + "; ".join([step.reason, *more]))
+    text = ["PLAN", "", *(lines or ["nothing to do, everything is as wanted"])]
     for title, items in (
         ("Warnings", plan.warnings),
         ("In the way", [f"{problem.object}: {problem.msg}" for problem in plan.problems]),

@@ -83,7 +83,7 @@ def _plan(
 
 def _change(vm: VmFacts, state: State, wanted: Power, hard: bool) -> Change:
     if state == "suspended":
-        return Change("suspend", "power", vm.power, wanted, disruptive=True)
+        return Change("suspend", "virtual machine", vm.power, wanted, disruptive=True)
     if state == "off":
         return Change("power off", "power", vm.power, wanted, "without asking its guest" if hard else "", True)
     return Change("power on", "power", vm.power, wanted, "resume it" if vm.power == "suspended" else "")

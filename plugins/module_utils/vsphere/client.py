@@ -26,6 +26,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors impo
     from_fault,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import ConnectionOptions
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.progress import Progress
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import (
     IMPORT_ERROR,
     SoapResponseDeserializer,
@@ -186,6 +187,7 @@ class Client:
         self._renewing = threading.Lock()
         self._counting = threading.Lock()
         self._collector: vmodl.query.PropertyCollector | None = None
+        self.progress = Progress()
         self._views: dict[type, vim.view.ContainerView] = {}
         self.stub: Stub
         self.content: vim.ServiceInstanceContent
@@ -221,6 +223,7 @@ class Client:
         finally:
             self._views.clear()
             self._collector = None
+            self.progress.close()
             self.stub.drop_connections()
 
     @property

@@ -73,12 +73,15 @@ def retrieve(
 
     What the account may not read is absent, and its row says so: one such object must not fail the others.
     `objects` builds the object specs; it is called again when the session was renewed. `keep` says of list
-    properties which items are wanted; others are left out. Raises GpuOpsError.
+    properties which items are wanted; others are left out. No objects cost no request. Raises GpuOpsError.
     """
     kept = keep or {}
 
     def body() -> list[Row]:
-        spec = vmodl.query.PropertyCollector.FilterSpec(objectSet=objects(), propSet=properties)
+        begin = objects()
+        if not begin:
+            return []
+        spec = vmodl.query.PropertyCollector.FilterSpec(objectSet=begin, propSet=properties)
         options = vmodl.query.PropertyCollector.RetrieveOptions(maxObjects=page_size)
         page = _call(client, "RetrievePropertiesEx", [[spec], options], kept)
         rows: list[Row] = []

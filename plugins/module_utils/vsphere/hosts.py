@@ -155,6 +155,8 @@ def _reboot(
         doing="reboot",
     )
     waiting = {moids[name]: name for name, outcome in outcomes.items() if outcome.ok}
+    for name in waiting.values():
+        client.progress.tell(name, "wait until it is back")
 
     def observe(host: str, values: dict[str, t.Any]) -> bool:
         if values.get("gone"):
@@ -163,7 +165,10 @@ def _reboot(
         before = steps[waiting[host]].wait_beyond
         boot_time = iso(values.get("runtime.bootTime"))
         connected = str(values.get("runtime.connectionState")) == "connected"
-        return connected and boot_time is not None and (before is None or rebooted(before, boot_time))
+        back = connected and boot_time is not None and (before is None or rebooted(before, boot_time))
+        if back:
+            client.progress.tell(waiting[host], "wait until it is back", ended=True)
+        return back
 
     refs = [client.ref(vim.HostSystem, host) for host in waiting]
     try:

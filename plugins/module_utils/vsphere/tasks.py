@@ -115,6 +115,8 @@ def run_tasks(
     interrupted, goes on in the vCenter and its outcome says so.
     """
     deadline = time.monotonic() + timeout
+    for name in starters:
+        client.progress.tell(name, doing)
     outcomes = run_calls(client, starters, max_parallel=max_parallel, doing=doing)
     tasks = {str(moid(outcome.result)): name for name, outcome in outcomes.items() if outcome.ok}
     refs = [outcome.result for outcome in outcomes.values() if outcome.ok]
@@ -127,7 +129,11 @@ def run_tasks(
         if outcome is not None:
             ended.add(task)
             outcomes[name] = outcome
-        elif on_progress is not None and values.get("info.progress") is not None:
+            client.progress.tell(name, doing, ended=True)
+            return True
+        if values.get("info.progress") is not None:
+            client.progress.tell(name, doing, values["info.progress"])
+        if on_progress is not None and values.get("info.progress") is not None:
             on_progress(name, values["info.progress"])
         return outcome is not None
 
@@ -141,6 +147,9 @@ def run_tasks(
         client.interrupted = True
     except GpuOpsError as lost:
         error = _lost(lost)
+    for name, outcome in outcomes.items():
+        if not outcome.ok:
+            client.progress.tell(name, doing, ended=True)
     for task in left:
         if task not in ended:
             outcomes[tasks[task]] = TaskOutcome(error=error(tasks[task], doing), begun=True)

@@ -61,6 +61,24 @@ def test_a_host_that_does_not_come_back_stays_in_maintenance_mode(lab: Lab) -> N
     assert "not back from its reboot" in " ".join(entry["open_points"])
 
 
+def test_where_every_host_fails_the_report_is_written_all_the_same(lab: Lab) -> None:
+    lab.start(faults=[{"method": "UpdatePassthruConfig", "fault": {"type": "vim.fault.HostConfigFault"}}])
+    run = lab.playbook("site", "--limit", f"{ONE},{TWO}")
+    assert set(run.count("failed")) == {ONE, TWO}, run.output
+    report = open_points(lab)
+    assert {name: (entry["failed"], bool(entry["open_points"])) for name, entry in report.items()} == {
+        ONE: (True, True),
+        TWO: (True, True),
+    }
+
+
+def test_the_plan_tells_what_may_not_be_done(lab: Lab) -> None:
+    lab.start()
+    run = lab.playbook("site", "--check", "-e", "esxi_passthrough_reboot_ok=false", "--limit", ONE)
+    assert run.count("failed") == {ONE: 1}
+    assert "its virtual machines would not be made or changed" in " ".join(run.output.split())
+
+
 def test_the_rest_waits_when_a_failure_is_to_stop_the_work(lab: Lab) -> None:
     lab.start(faults=[{"method": "EnterMaintenanceMode_Task", "object": ONE, "fail_task_at": 60}])
     run = lab.playbook("site", "-e", "esxi_rolling_on_failure=stop")

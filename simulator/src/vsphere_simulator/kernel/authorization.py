@@ -21,6 +21,27 @@ ANYONE = frozenset({"System.Anonymous", "System.View", "System.Read"})
 """Every role but No access holds these."""
 
 
+_FURTHER: t.Final = frozenset(
+    f"VirtualMachine.Config.{name}"
+    for name in (
+        "AddExistingDisk", "AddNewDisk", "AddRemoveDevice", "AdvancedConfig", "Annotation", "CPUCount", "DiskExtend",
+        "EditDevice", "ManagedBy", "Memory", "RawDevice", "RemoveDisk", "Rename", "Resource", "Settings",
+        "UpgradeVirtualHardware",
+    )
+) | {
+    "Datacenter.Rename", "Folder.Move", "Folder.Rename", "Host.Inventory.DeleteCluster", "Host.Inventory.MoveCluster",
+    "Host.Inventory.RenameCluster", "InventoryService.Tagging.AttachTag", "InventoryService.Tagging.CreateCategory",
+    "InventoryService.Tagging.CreateTag", "InventoryService.Tagging.DeleteCategory",
+    "InventoryService.Tagging.DeleteTag", "InventoryService.Tagging.EditCategory", "InventoryService.Tagging.EditTag",
+    "Network.Config", "Resource.DeletePool", "Resource.HotMigrate", "Resource.RenamePool",
+    "VcIntegrity.lifecycleDepots.Manage", "VcIntegrity.lifecycleSettings.Write",
+    "VcIntegrity.lifecycleSoftwareRemediation.Write", "VirtualMachine.Inventory.CreateFromExisting",
+    "VirtualMachine.Inventory.Delete", "VirtualMachine.Inventory.Move", "VirtualMachine.Provisioning.Clone",
+    "VirtualMachine.Provisioning.CloneTemplate", "VirtualMachine.Provisioning.DeployTemplate",
+}  # fmt: skip
+"""Privileges that a vCenter has and its API's registry does not name: of calls that check several, and of REST."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Role:
     """A named set of privileges; None stands for all there are."""
@@ -234,7 +255,7 @@ class Authorization:
     def known_privileges(self) -> frozenset[str]:
         """Return the privileges that the API's registry or a role names."""
         of_roles = (role.privileges for role in self.roles.values() if role.privileges is not None)
-        return _registry_privileges().union(*of_roles)
+        return (_registry_privileges() | _FURTHER).union(*of_roles)
 
     def role_on(self, user: str, obj: ManagedObject | None) -> Role | None:
         """Return the role a user has on an object: the nearest permission on the way to the root."""

@@ -7,7 +7,7 @@ import typing as t
 import pytest
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import diff
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vm_power import PowerPlan, plan_power
-from gpu_builders import host, vm
+from gpu_builders import fixed, host, vgpu, vm
 
 
 def plan(state: t.Literal["on", "off"], power: str, *, force: bool = False, **host_state: t.Any) -> PowerPlan:
@@ -64,3 +64,26 @@ def test_machines_that_have_no_power_of_their_own() -> None:
 def test_the_diff_names_what_changes() -> None:
     shown = diff(plan("on", "poweredOff").plan)
     assert (shown["before"], shown["after"]) == ("power: poweredOff\n", "power: poweredOn\n")
+
+
+@pytest.mark.parametrize(
+    ("state", "power", "gpus", "actions", "code"),
+    [
+        ("suspended", "poweredOn", (), ["suspend virtual machine"], None),
+        ("suspended", "suspended", (fixed("0000:3b:00.0"),), [], None),
+        ("suspended", "poweredOff", (), ["suspend virtual machine"], "vm_powered_off"),
+        ("suspended", "poweredOn", (fixed("0000:3b:00.0"),), ["suspend virtual machine"], "suspend_not_supported"),
+        ("suspended", "poweredOn", (vgpu("nvidia_a100-10c"),), ["suspend virtual machine"], None),
+        ("suspended", "poweredOn", (vgpu("nvidia_a100-20c"),), ["suspend virtual machine"], "suspend_not_supported"),
+        ("resumed", "suspended", (), ["power on (resume it)"], None),
+        ("resumed", "poweredOff", (), [], None),
+        ("resumed", "poweredOn", (), [], None),
+    ],
+)
+def test_suspended_and_resumed(
+    state: t.Any, power: str, gpus: tuple[t.Any, ...], actions: list[str], code: str | None
+) -> None:
+    esx = host("esx", vgpu_suspend=("nvidia_a100-10c",))
+    planned = plan_power(["a"], state, {"a": vm("a", *gpus, power=power)}, {"esx": esx})["a"]
+    assert [str(change) for change in planned.plan.changes] == actions
+    assert [problem.code for problem in planned.plan.problems] == ([code] if code else [])

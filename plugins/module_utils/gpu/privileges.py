@@ -1,0 +1,148 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Which vCenter privileges each module and job needs, and which call asks for them.
+
+Sources: the vSphere Web Services API reference, which names for each method its required privileges, and pyVmomi's
+registry, which carries the same (`info.privId`). `ReconfigVM_Task` and `CloneVM_Task` check several, by what changes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+ALWAYS = ("System.Anonymous", "System.Read", "System.View")
+"""In every role of a vCenter; enough to read."""
+
+On = t.Literal["host", "vm", "template", "folder", "datastore", "pool", "root", "cluster", "network"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Need:
+    """A privilege, the kind of object it is needed on, and the calls that ask for it."""
+
+    privilege: str
+    on: On
+    calls: tuple[str, ...]
+    reason: str = ""
+    """When it is needed, if not always."""
+
+
+def _intent(on: On, reason: str = "") -> tuple[Need, ...]:
+    return (
+        Need("Global.ManageCustomFields", "root", ("AddCustomFieldDef",), "once, for the attribute gpuops.intent"),
+        Need("Global.SetCustomField", on, ("SetField",), reason),
+    )
+
+
+_POWER_OFF = ("PowerOffVM_Task", "ShutdownGuest")
+_MAINTENANCE = ("EnterMaintenanceMode_Task", "ExitMaintenanceMode_Task")
+
+MODULES: dict[str, tuple[Need, ...]] = {
+    "esxi_gpu_info": (),
+    "gpu_placement": (),
+    "gpu_plan": (),
+    "advanced_options": (
+        Need("Global.Settings", "root", ("UpdateOptions",), "settings of the vCenter"),
+        Need("Host.Inventory.EditCluster", "cluster", ("ReconfigureComputeResource_Task",), "options of DRS"),
+    ),
+    "cluster_member": (
+        *_intent("host", "a host whose work a run has begun"),
+        Need("Host.Inventory.EditCluster", "cluster", ("MoveHostInto_Task",), "into a cluster"),
+        Need("Host.Inventory.MoveHost", "host", ("MoveHostInto_Task", "MoveIntoFolder_Task")),
+        Need("Host.Inventory.RemoveHostFromCluster", "host", ("Destroy_Task",), "out of the vCenter"),
+        Need("Host.Config.Connection", "host", ("DisconnectHost_Task",), "out of the vCenter"),
+    ),
+    "esxi_passthrough": (Need("Host.Config.PciPassthru", "host", ("UpdatePassthruConfig",)),),
+    "esxi_graphics": (Need("Host.Config.Settings", "host", ("UpdateGraphicsConfig",)),),
+    "esxi_maintenance": (
+        *_intent("host"),
+        Need("Host.Config.Maintenance", "host", _MAINTENANCE),
+        Need("Resource.HotMigrate", "vm", ("RelocateVM_Task", "MigrateVM_Task"), "migrate: true, running machines"),
+        Need("VirtualMachine.Interact.PowerOff", "vm", _POWER_OFF, "shut_down: guest or force"),
+        Need("VirtualMachine.Interact.PowerOn", "vm", ("PowerOnVM_Task",), "restore: true, what was stopped"),
+        Need("VirtualMachine.Interact.Suspend", "vm", ("SuspendVM_Task",), "suspend: true"),
+    ),
+    "esxi_power": (*_intent("host"), Need("Host.Config.Maintenance", "host", ("RebootHost_Task",))),
+    "esxi_driver": (
+        *_intent("host"),
+        Need("Host.Config.Patch", "host", ("InstallHostPatchV2_Task", "UninstallHostPatch_Task"), "method: patch"),
+        Need("VcIntegrity.lifecycleDepots.Manage", "root", ("POST depots/offline",), "method: image"),
+        Need("VcIntegrity.lifecycleSettings.Write", "root", ("software/drafts",), "method: image"),
+        Need("VcIntegrity.lifecycleSoftwareRemediation.Write", "root", ("software?action=apply",), "method: image"),
+    ),
+    "vm_gpu": (
+        *_intent("vm", "power: allow or force"),
+        Need("VirtualMachine.Config.AddRemoveDevice", "vm", ("ReconfigVM_Task",)),
+        Need("VirtualMachine.Config.AdvancedConfig", "vm", ("ReconfigVM_Task",), "64-bit MMIO"),
+        Need("VirtualMachine.Config.Memory", "vm", ("ReconfigVM_Task",), "memory size, memory hot-add"),
+        Need("VirtualMachine.Config.Resource", "vm", ("ReconfigVM_Task",), "all memory reserved"),
+        Need("VirtualMachine.Config.CPUCount", "vm", ("ReconfigVM_Task",), "CPU hot-add"),
+        Need("VirtualMachine.Config.Settings", "vm", ("ReconfigVM_Task",), "firmware, device groups"),
+        Need("VirtualMachine.Interact.PowerOff", "vm", _POWER_OFF, "power: allow or force"),
+        Need("VirtualMachine.Interact.PowerOn", "vm", ("PowerOnVM_Task",), "power: allow or force"),
+    ),
+    "vm_group": (
+        Need("VirtualMachine.Provisioning.DeployTemplate", "template", ("CloneVM_Task",)),
+        Need("VirtualMachine.Inventory.CreateFromExisting", "folder", ("CloneVM_Task",)),
+        Need("Datastore.AllocateSpace", "datastore", ("CloneVM_Task",)),
+        Need("Resource.AssignVMToPool", "pool", ("CloneVM_Task",)),
+        Need("Network.Assign", "network", ("CloneVM_Task",), "templates with network cards"),
+        Need("VirtualMachine.Inventory.Delete", "vm", ("Destroy_Task",), "state: absent"),
+        Need("VirtualMachine.Interact.PowerOff", "vm", _POWER_OFF, "state: absent, force_power_off: true"),
+    ),
+    "vm_power": (
+        Need("VirtualMachine.Interact.PowerOn", "vm", ("PowerOnVM_Task",), "state: on or resumed"),
+        Need("VirtualMachine.Interact.PowerOff", "vm", _POWER_OFF, "state: off"),
+        Need("VirtualMachine.Interact.Suspend", "vm", ("SuspendVM_Task",), "state: suspended"),
+    ),
+    "vm_shares": (
+        Need("VirtualMachine.Config.Resource", "vm", ("ReconfigVM_Task",), "vms"),
+        Need("Resource.EditPool", "pool", ("UpdateConfig",), "pools"),
+    ),
+    "gpu_lock": (
+        Need("Global.ManageCustomFields", "root", ("AddCustomFieldDef",), "once, for the attribute gpuops.lock"),
+        Need("Global.SetCustomField", "root", ("SetField",)),
+        Need("Folder.Create", "root", ("CreateFolder",)),
+        Need("Folder.Rename", "root", ("Rename_Task",)),
+        Need("Folder.Delete", "root", ("Destroy_Task",)),
+    ),
+    "vcenter_role": (
+        Need(
+            "Authorization.ModifyRoles", "root", ("AddAuthorizationRole", "UpdateAuthorizationRole"), "an administrator"
+        ),
+    ),
+}
+"""What a module needs beyond reading."""
+
+_ROLLING = ("esxi_passthrough", "esxi_maintenance", "esxi_power")
+_VMS = ("vm_group", "vm_gpu", "vm_power")
+
+JOBS: dict[str, tuple[str, ...]] = {
+    "validate": ("esxi_gpu_info",),
+    "inventory": ("esxi_gpu_info",),
+    "report": ("esxi_gpu_info",),
+    "placement": ("gpu_placement",),
+    "passthrough": _ROLLING,
+    "graphics": ("esxi_graphics", "esxi_maintenance", "esxi_power"),
+    "driver": ("esxi_driver", "esxi_maintenance", "esxi_power"),
+    "rolling": ("esxi_maintenance", "esxi_power"),
+    "vms": _VMS,
+    "power": ("vm_power",),
+    "shares": ("vm_shares",),
+    "lock": ("gpu_lock",),
+    "cluster": ("advanced_options", "cluster_member"),
+    "expand": ("gpu_plan", "gpu_lock", "cluster_member", *_ROLLING, *_VMS),
+    "site": (*_ROLLING, *_VMS),
+}
+"""Modules of each job; `esxi_gpu_info` stands for reading alone."""
+
+
+def needed(jobs: t.Iterable[str]) -> dict[str, list[str]]:
+    """Privilege -> modules that need it, for some jobs. Raises KeyError for a job there is not."""
+    found: dict[str, list[str]] = {}
+    for module in dict.fromkeys(module for job in jobs for module in JOBS[job]):
+        for need in MODULES[module]:
+            if module not in found.setdefault(need.privilege, []):
+                found[need.privilege].append(module)
+    return dict(sorted(found.items()))

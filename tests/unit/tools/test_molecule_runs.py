@@ -1,0 +1,76 @@
+"""tools/molecule and tools/mutation: which scenarios and mutations are chosen, and that the tables fit the tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from molecule_runs import SCENARIOS, Outcome, UsageError, present_scenarios, scenarios_of, table
+from mutation_check import TOP, Mutation, TableError, chosen, read_table
+
+PRESENT = ["slow__variant", "slow", "quick", "slower"]
+
+
+@pytest.mark.parametrize(
+    ("roles", "exact", "scenarios"),
+    [
+        ([], False, PRESENT),
+        (["quick"], False, ["quick"]),
+        (["slow"], False, ["slow__variant", "slow"]),
+        (["slow"], True, ["slow"]),
+        (["slow", "slow__variant"], False, ["slow__variant", "slow"]),
+    ],
+)
+def test_a_role_has_its_scenario_and_its_variants(roles: list[str], exact: bool, scenarios: list[str]) -> None:
+    assert scenarios_of(roles, PRESENT, exact=exact) == scenarios
+
+
+def test_a_role_without_a_scenario_is_an_error_not_a_silent_success() -> None:
+    with pytest.raises(UsageError, match="'quik'; there are: slow__variant"):
+        scenarios_of(["quik"], PRESENT)
+
+
+def test_the_longest_scenarios_are_first(tmp_path: Path) -> None:
+    for name, seconds in (("a", 10), ("b", 300), ("default", 999)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "molecule.yml").touch()
+        (tmp_path / name / "guests.yml").write_text(yaml.safe_dump({"molecule_seconds": seconds}))
+    assert present_scenarios(tmp_path) == ["b", "a"]
+
+
+def test_the_table_names_result_seconds_and_failing_step() -> None:
+    lines = table([Outcome("a", True, 1.4), Outcome("bb", False, 60.6, "verify", Path("x.log"))]).splitlines()
+    assert lines[1].split() == ["a", "ok", "1"]
+    assert lines[2].split(maxsplit=3) == ["bb", "FAILED", "61", "at verify, log: x.log"]
+
+
+def test_every_scenario_tests_a_role_and_can_fail() -> None:
+    for scenario in present_scenarios():
+        assert (TOP / "roles" / scenario.partition("__")[0]).is_dir(), scenario
+        for step in ("converge", "side_effect", "verify"):
+            assert (SCENARIOS / scenario / f"{step}.yml").is_file(), f"{scenario} has no {step}"
+        assert "assert:" in (SCENARIOS / scenario / "verify.yml").read_text()
+    for playbook in SCENARIOS.rglob("*.yml"):
+        assert "ignore_errors" not in playbook.read_text(), playbook
+
+
+def test_every_mutation_fits_the_tree() -> None:
+    mutations = read_table()
+    assert {mutation.role for mutation in mutations} <= {*present_scenarios()}
+    for mutation in mutations:
+        text = (TOP / mutation.file).read_text()
+        assert mutation.applied(text) != text
+
+
+def test_a_mutation_that_no_longer_fits_is_an_error() -> None:
+    mutation = Mutation("role", "name", "file", "old", "new")
+    assert mutation.applied("an old thing") == "an new thing"
+    for text in ("nothing", "old old"):
+        with pytest.raises(TableError, match="role: name"):
+            mutation.applied(text)
+    assert chosen([mutation], [], "am") == [mutation]
+    assert chosen([mutation], ["role"], "else") == []
+    with pytest.raises(TableError, match="no mutation breaks 'other'"):
+        chosen([mutation], ["other"], "")
