@@ -1,9 +1,10 @@
 #!/bin/sh
-# selfcheck.sh PROGRAM USER: build and run a tiny image as an ordinary user. The image is made of this machine's own
+# selfcheck.sh PROGRAM USER [sandbox]: build and run a tiny image as an ordinary user. The image is made of this machine's own
 # shell, so it needs no network. Prints what failed; leaves nothing behind.
 set -eu
 program=$1
 user=$2
+kind=${3:-image}
 work=$(mktemp -d /var/tmp/gpuops-selfcheck.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM HUP
@@ -42,7 +43,9 @@ as_user() {
 }
 
 cd "$work"
-if ! as_user "$program" build --fakeroot "$work/tiny.sif" "$work/tiny.def" > "$work/log" 2>&1; then
+option=
+[ "$kind" = image ] || option=--sandbox # an execution control list lets no image run that nobody signed
+if ! as_user "$program" build --fakeroot $option "$work/tiny.sif" "$work/tiny.def" > "$work/log" 2>&1; then
     echo "$user cannot build an image with $program: $(grep -v -e '^+' -e '^INFO' "$work/log" | tail -n 3)" >&2
     exit 1
 fi
