@@ -27,14 +27,14 @@ class Fuse:
         self.last_is_carried_out = False
         original = Stub._call
 
-        def call(stub: Stub, info: Any, send: Any) -> Any:
+        def call(stub: Stub, *arguments: Any) -> Any:
             self.calls += 1
             if self.limit is not None and self.calls > self.limit:
                 raise CrashError
             dies = self.limit == self.calls
             if dies and not self.last_is_carried_out:
                 raise CrashError
-            answer = original(stub, info, send)
+            answer = original(stub, *arguments)
             if dies:
                 raise CrashError
             return answer
