@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.guest_driver import match_problem
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.driver_triangle import check_guest
 
 DOCUMENTATION = r"""
 name: driver_mismatch
@@ -43,7 +43,8 @@ _value:
 
 def driver_mismatch(guest: str, manager: str) -> str:
     """What is wrong, or nothing; see DOCUMENTATION."""
-    return match_problem(str(guest), str(manager))
+    mismatch = check_guest(str(manager), str(guest))
+    return mismatch.msg if mismatch else ""
 
 
 class FilterModule:

@@ -8,7 +8,7 @@ import dataclasses
 import typing as t
 from dataclasses import dataclass, field
 
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.guest_driver import match_problem
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.driver_triangle import check_guest
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.guest_facts import GuestFacts
 
 CHECKS = ("nouveau", "driver", "gpu", "licence", "container", "mmio", "memory", "time")
@@ -123,10 +123,10 @@ def _driver(facts: GuestFacts, wanted: Wanted) -> Finding:
             f"driver {facts.loaded} is loaded, but {facts.installed} is installed",
             "reboot the guest",
         )
-    problem = match_problem(facts.loaded, wanted.manager) if wanted.manager else ""
+    problem = check_guest(wanted.manager, facts.loaded) if wanted.manager else None
     if problem:
         return Finding(
-            "driver", FAIL, problem, f"set grid_guest_driver_file to a driver of that release and {_CONVERGE}"
+            "driver", FAIL, problem.msg, f"set grid_guest_driver_file to a driver of that release and {_CONVERGE}"
         )
     return Finding("driver", OK, f"{facts.loaded} is loaded")
 

@@ -1,6 +1,6 @@
 # Copyright: the gpuops.vsphere contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The guest's NVIDIA driver: what an installer file is, what it matches, what a licence token is. Pure."""
+"""The guest's NVIDIA driver: what an installer file is, and what a licence token is. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,6 @@ import re
 from dataclasses import dataclass
 
 FORMATS = ("run", "deb", "rpm")
-
-# vGPU software releases by the major number of their drivers, oldest first, as NVIDIA's release notes list them.
-BRANCHES = {418: 8, 430: 9, 440: 10, 450: 11, 460: 12, 470: 13, 510: 14, 525: 15, 535: 16, 550: 17, 570: 18, 580: 19}
-LONG_TERM = (8, 11, 13, 16)
 
 _VERSION = re.compile(r"(?<![\d.])(\d{3}\.\d{2,3}(?:\.\d{2,3})?)(?![\d.]*\d)")
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
@@ -44,31 +40,6 @@ def installer_of(path: str) -> Installer:
     return Installer(kind, found.group(1) if found else "", package)
 
 
-def match_problem(guest: str, manager: str) -> str:
-    """Return why a guest driver does not work with a host's vGPU manager, or nothing.
-
-    The rule is NVIDIA's: the same release; or a manager one release later; or a long-term manager with the guest
-    driver of the long-term release before. Release 8 wants the same release. Of releases that are not known here only
-    the same major number is accepted.
-    """
-    guest_major, manager_major = _major(guest), _major(manager)
-    if guest_major == manager_major:
-        return ""
-    guest_release, manager_release = BRANCHES.get(guest_major), BRANCHES.get(manager_major)
-    says = f"guest driver {guest} does not go with host manager {manager}"
-    if guest_release is None or manager_release is None:
-        return f"{says}: of releases that are not known here both must be of one branch"
-    if guest_release > manager_release:
-        return f"{says}: the guest's release ({guest_release}) is later than the host's ({manager_release})"
-    if manager_release == guest_release + 1 and guest_release != 8:
-        return ""
-    if manager_release in LONG_TERM and guest_release in LONG_TERM and guest_release != 8:
-        before = LONG_TERM[LONG_TERM.index(manager_release) - 1]
-        if guest_release == before:
-            return ""
-    return f"{says}: the guest's release ({guest_release}) is too old for the host's ({manager_release})"
-
-
 def token_problem(text: str, now: float) -> str:
     """Return why a text is no client configuration token that is valid at `now` (seconds since 1970), or nothing.
 
@@ -89,11 +60,6 @@ def token_problem(text: str, now: float) -> str:
     if isinstance(expires, (int, float)) and expires < now:
         return "it has expired: make a new one on the licence server"
     return ""
-
-
-def _major(version: str) -> int:
-    head = version.split(".", 1)[0]
-    return int(head) if head.isdecimal() else -1
 
 
 def _decoded(part: str) -> object:

@@ -103,7 +103,7 @@ def test_what_is_not_wanted_is_no_failure() -> None:
 
 def test_a_manager_of_another_release_is_a_failure() -> None:
     (failed,) = failures(wanted=Wanted(manager="535.161.05"))
-    assert "does not go with host manager 535.161.05" in failed.message
+    assert "does not work on the vGPU manager 535.161.05" in failed.message
 
 
 def test_the_vms_settings_are_sorted_into_mmio_and_memory() -> None:

@@ -9,7 +9,6 @@ import pytest
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.guest_driver import (
     Installer,
     installer_of,
-    match_problem,
     token_problem,
 )
 from hypothesis import given
@@ -41,31 +40,6 @@ def token(claims: object = None, header: object = None, signature: str = "c2ln")
 )
 def test_a_files_name_says_format_version_and_package(path: str, installer: Installer) -> None:
     assert installer_of(path) == installer
-
-
-@pytest.mark.parametrize(
-    ("guest", "manager", "problem"),
-    [
-        ("550.90.07", "550.90.05", ""),
-        ("550.90.07", "570.86.10", ""),  # manager one release later
-        ("470.223.02", "535.161.05", ""),  # long-term to long-term
-        ("570.86.10", "550.90.05", "later than the host's (17)"),
-        ("510.47.03", "535.161.05", "too old for the host's (16)"),
-        ("535.161.07", "570.86.10", "too old"),
-        ("418.66", "430.27", "too old"),  # release 8 wants the same
-        ("418.66", "450.51", "too old"),
-        ("600.10.01", "600.10.02", ""),
-        ("600.10.01", "580.10.02", "not known here"),
-        ("nonsense", "580.10.02", "not known here"),
-    ],
-)
-def test_which_guest_drivers_go_with_a_manager(guest: str, manager: str, problem: str) -> None:
-    says = match_problem(guest, manager)
-    assert (says == "") == (problem == "")
-    assert problem in says
-    if says:
-        assert guest in says
-        assert manager in says
 
 
 @pytest.mark.parametrize(
