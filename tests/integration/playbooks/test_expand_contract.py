@@ -106,3 +106,10 @@ def test_the_pool_shrinks_and_a_host_leaves(lab: Lab) -> None:
     ok(lab.playbook(*run(lab, "contract", size=1)))
     assert set(pool(lab)) == {"gpu-pool-01"}
     assert locks(lab) == []
+
+    left = lab.playbook(*run(lab, "contract", size=0, retiring=(THREE,)))
+    ok(left)
+    assert pool(lab) == {}
+    assert cluster_of(lab, THREE) == THREE
+    again = ok(lab.playbook(*run(lab, "contract", size=0, retiring=(THREE,))))
+    assert not again.count("changed")

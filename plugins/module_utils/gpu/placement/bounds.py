@@ -76,7 +76,7 @@ class _Part:
         for resource, amounts in self._wanted().items():
             left = sum(amounts) - sum(free[resource] for free, in_use in frees if in_use)
             more = sorted((free[resource] for free, in_use in frees if not in_use), reverse=True)
-            most = max(most, len(used) + sum(1 for _ in _taken(left, more)))
+            most = max(most, len(used) + sum(1 for _amount in _taken(left, more)))
         return most
 
     def spread(self) -> int:
@@ -179,7 +179,7 @@ def _amounts(demand: Demand) -> dict[str, int]:
 
 def _hosts(count: int, rooms: t.Sequence[int]) -> int:
     """How many hosts machines of one kind need at least."""
-    return sum(1 for _ in _taken(count, rooms))
+    return sum(1 for _amount in _taken(count, rooms))
 
 
 def _gpus(empty: Solution) -> int:
