@@ -119,7 +119,7 @@ class _Teller(threading.Thread):
                 told, last = text, now
                 minutes, seconds = divmod(int(now - self._began), 60)
                 with contextlib.suppress(OSError):
-                    columns = os.get_terminal_size(1).columns
+                    columns = os.get_terminal_size(1).columns or 1000  # 0: it does not tell
                     shown = f"  … {minutes}:{seconds:02} {text}"
                     shown = shown if len(shown) <= columns else shown[: max(1, columns - 1)] + "…"
                     os.write(1, f"{shown}\n".encode())
