@@ -57,7 +57,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # ansible-core ships 
         self._directory: str | None = None
         self._teller: _Teller | None = None
 
-    def v2_playbook_on_start(self, _playbook: t.Any) -> None:
+    def v2_playbook_on_start(self, playbook: t.Any) -> None:  # noqa: ARG002 - Ansible's name
         """Begin, before the first worker is started: workers inherit the environment."""
         if os.isatty(1):
             self._directory = tempfile.mkdtemp(prefix="gpuops-progress-")  # mode 0700
@@ -65,12 +65,12 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # ansible-core ships 
             self._teller = _Teller(self._directory, float(self.get_option("interval")))
             self._teller.start()
 
-    def v2_playbook_on_task_start(self, _task: t.Any, _is_conditional: t.Any) -> None:
+    def v2_playbook_on_task_start(self, task: t.Any, is_conditional: t.Any) -> None:  # noqa: ARG002 - Ansible's names
         """What the task before has told is over."""
         if self._teller is not None:
             self._teller.next_task()
 
-    def v2_playbook_on_stats(self, _stats: t.Any) -> None:
+    def v2_playbook_on_stats(self, stats: t.Any) -> None:  # noqa: ARG002 - Ansible's name
         """End."""
         if self._teller is not None:
             self._teller.stop()
@@ -119,7 +119,7 @@ class _Teller(threading.Thread):
                 told, last = text, now
                 minutes, seconds = divmod(int(now - self._began), 60)
                 with contextlib.suppress(OSError):
-                    columns = os.get_terminal_size(1).columns
+                    columns = os.get_terminal_size(1).columns or 1000  # 0: it does not tell
                     shown = f"  … {minutes}:{seconds:02} {text}"
                     shown = shown if len(shown) <= columns else shown[: max(1, columns - 1)] + "…"
                     os.write(1, f"{shown}\n".encode())

@@ -94,11 +94,12 @@ def test_a_terminal_shows_who_is_where(lab: Lab, terminal: bool) -> None:
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     try:
-        assert process.wait(timeout=240) == 0
+        code = process.wait(timeout=240)
         reader.join(timeout=10)
     finally:
         kill_hard(process)
         os.close(ours)
     text = b"".join(output).decode()
+    assert code == 0, text
     assert ("reboot: esx-gpu-01.lab" in text or "until it is back: esx-gpu-01.lab" in text) is terminal, text
     assert [path.name for path in lab.directory.glob("gpuops-progress-*")] == []

@@ -1,0 +1,119 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What can go wrong, at each stage: a clear error, nothing lost, and the next run converges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import GpuOpsError
+from ansible_collections.gpuops.vsphere.plugins.modules import (
+    esxi_maintenance,
+    esxi_power,
+    vm_gpu,
+    vm_group,
+    vm_power,
+)
+from gpu_vms import TEMPLATE, fixed, machine
+from in_process import run
+from simulated import StartVcenter, Vcenter, fleet
+
+ONE, TWO, VM = "esx-001.lab", "esx-002.lab", "gpu-a"
+QUICK = {"maintenance": 1, "boot": 2, "migrate": 1, "power_on": 1, "power_off": 1, "clone": 1, "reconfigure": 1}
+
+# What is asked for at a stage, and the call of the vCenter's that it is about.
+STAGES: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "read": (esxi_maintenance, {"hosts": [ONE]}, "RetrievePropertiesEx"),
+    "drain": (esxi_maintenance, {"hosts": [ONE]}, "RelocateVM_Task"),
+    "maintenance": (esxi_maintenance, {"hosts": [ONE]}, "EnterMaintenanceMode_Task"),
+    "reboot": (esxi_power, {"hosts": [ONE], "when_needed": False}, "RebootHost_Task"),
+    "leave": (esxi_maintenance, {"hosts": [ONE], "state": "left"}, "ExitMaintenanceMode_Task"),
+    "clone": (vm_group, {"vms": [{"name": "new", "host": TWO, "template": TEMPLATE}]}, "CloneVM_Task"),
+    "reconfigure": (vm_gpu, {"vms": [{"name": VM, "gpus": [fixed()]}]}, "ReconfigVM_Task"),
+    "power on": (vm_power, {"vms": [VM], "state": "on"}, "PowerOnVM_Task"),
+}
+# Stages that begin with the host in our maintenance mode.
+INSIDE = ("reboot", "leave")
+
+
+def fault(kind: str, **fields: Any) -> dict[str, Any]:
+    return {"fault": {"type": kind, "message": "Told by the test.", "fields": fields}}
+
+
+TASK_FAILS = {"fail_task_at": 60}
+DROPPED = {"drop_connection": True}
+LOST = {"lose_answer": True}
+NO_PRIVILEGE = fault("vim.fault.NoPermission", privilegeId="Some.Privilege")
+NO_ROOM = fault("vim.fault.InsufficientMemoryResourcesFault", unreserved=1, requested=2)
+CHANGED = fault("vim.fault.ConcurrentAccess")
+BUSY = fault("vim.fault.InvalidState")
+
+TASKS = [name for name in STAGES if name != "read"]
+MATRIX = [
+    *((stage, "task fails", TASK_FAILS, "operation_failed") for stage in TASKS),
+    *((stage, "connection dropped", DROPPED, "connection") for stage in TASKS),
+    *((stage, "answer lost", LOST, "connection") for stage in TASKS),
+    *((stage, "privilege missing", NO_PRIVILEGE, "no_permission") for stage in STAGES),
+    ("drain", "no room", {**NO_ROOM, "fail_task_at": 60}, ""),
+    ("power on", "no room", {**NO_ROOM, "fail_task_at": 60}, ""),
+    ("clone", "no room", {**NO_ROOM, "fail_task_at": 60}, ""),
+    ("reconfigure", "changed by somebody else", {**CHANGED, "fail_task_at": 60}, "changed_meanwhile"),
+    ("reboot", "never returns", {"never_returns": True}, "timeout"),
+    *((stage, "refused for its state", BUSY, "") for stage in TASKS),
+]
+
+
+def world() -> dict[str, Any]:
+    """Two hosts, one with an ordinary machine to move; a machine and a template to make GPU servers of."""
+    made = fleet(2, timings=QUICK)
+    made["clusters"][0]["hosts"][0]["gpus"][0]["passthrough"] = True
+    shape = {"firmware": "efi", "hardware_version": 21, "memory_mb": 8192}
+    made["templates"] = [{"name": TEMPLATE, "folder": "templates", "host": TWO, **shape}]
+    made["vms"] = [machine("web", power="on"), machine(VM, TWO)]
+    return made
+
+
+def attempt(vcenter: Vcenter, stage: str, **own: Any) -> tuple[bool, list[Any]]:
+    """One run: whether it changed anything, and its problems, each with code, object and text."""
+    module, params, _method = STAGES[stage]
+    try:
+        planned, done = run(vcenter, module, **{**params, **own})
+    except GpuOpsError as error:
+        return False, [error]
+    problems = [problem for plan in planned.plans.values() for problem in plan.problems]
+    problems += [problem for item in done.values() for problem in item.problems]
+    return bool(planned.todo), problems
+
+
+@pytest.mark.parametrize(("stage", "what", "rule", "code"), MATRIX, ids=[f"{row[0]}: {row[1]}" for row in MATRIX])
+def test_a_clear_error_and_then_the_next_run_converges(
+    start_vcenter: StartVcenter, stage: str, what: str, rule: dict[str, Any], code: str
+) -> None:
+    # The first call of that kind is the one of this stage; leaving and rebooting begin after entering.
+    vcenter = start_vcenter(world(), faults=[{"method": STAGES[stage][2], "nth": 1, **rule}], time_scale=60)
+    if stage in INSIDE:
+        assert attempt(vcenter, "maintenance") == (True, [])
+    timeout = 3 if what == "never returns" else 60
+    _changed, problems = attempt(vcenter, stage, timeout=timeout)
+    for problem in problems:
+        assert code in problem.code
+        assert problem.object or stage == "read"  # nothing has a name before it is read
+        assert len(problem.msg) > 40
+        assert "Traceback" not in problem.msg
+    if what not in ("answer lost",):
+        assert problems or what in ("connection dropped", "refused for its state"), "nobody was told"
+    if what == "never returns":
+        assert "console" in problems[0].msg
+        return
+    # The cause is gone: the next run finishes it, and the one after has nothing to do.
+    assert attempt(vcenter, stage)[1] == []
+    assert attempt(vcenter, stage) == (False, [])
+    if stage in ("drain", "maintenance"):
+        assert attempt(vcenter, "leave")[1] == []
+    host = vcenter.host(ONE)
+    assert host["in_maintenance"] == (stage in ("read", "reboot"))
+    assert host["connection"] == "connected"
+    if not host["in_maintenance"]:
+        assert host["intent"] is None
+        assert "web" in host["powered_on_vms"]
