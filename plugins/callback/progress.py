@@ -4,19 +4,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import pathlib
-import shutil
-import tempfile
-import threading
-import time
-import typing as t
-
-from ansible.plugins.callback import CallbackBase
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.progress import DIRECTORY
-
 DOCUMENTATION = r"""
 name: progress
 type: notification
@@ -38,6 +25,19 @@ options:
       - section: callback_gpuops_progress
         key: interval
 """
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+import threading
+import time
+import typing as t
+
+from ansible.plugins.callback import CallbackBase
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.progress import DIRECTORY
 
 _POLL_S = 0.25
 _QUIET_S = 30.0

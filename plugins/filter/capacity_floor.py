@@ -38,7 +38,10 @@ options:
 EXAMPLES = r"""
 - name: Stop before too few T4 are free
   ansible.builtin.assert:
-    that: my_info.hosts | gpuops.vsphere.below_capacity_floor(ansible_play_batch, {'T4': 4}) | length == 0
+    that: my_info.hosts | gpuops.vsphere.below_capacity_floor(ansible_play_batch, floor) | length == 0
+  vars:
+    floor:
+      T4: 4
 """
 
 RETURN = r"""

@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import collections.abc
 import re
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.container.errors import ContainerError
 
 if t.TYPE_CHECKING:
-    Value: t.TypeAlias = "str | int | bool | collections.abc.Sequence[str]"
+    Value: t.TypeAlias = "str | int | bool | t.Sequence[str]"
 
 _NAME = re.compile(r"[a-z][a-z0-9 -]*[a-z0-9]")
 _DIRECTIVE = re.compile(r"(?P<comment>#\s*)?(?P<name>[a-z][a-z0-9 -]*?)\s*=")

@@ -16,7 +16,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.suggest import 
 VCENTER = "vCenter"
 """Name of the vCenter itself among the objects; no cluster is called so."""
 
-Scalar = str | int | bool
+Scalar = t.Union[str, int, bool]  # noqa: UP007 - sanity reads it with older Pythons
 
 SINCE: t.Final[dict[str, tuple[int, ...]]] = {
     "vgpu.hotmigrate.enabled": (6, 7),

@@ -148,7 +148,7 @@ def parse_dkms(text: str) -> str:
 def parse_feature_type(text: str) -> int:
     """Return FeatureType of gridd.conf; 0 where it is not set."""
     for line in text.splitlines():
-        key, _, value = line.partition("=")
+        key, _sep, value = line.partition("=")
         if key.strip() == "FeatureType" and value.strip().isdecimal():
             return int(value)
     return 0

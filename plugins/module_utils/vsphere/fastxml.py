@@ -146,7 +146,7 @@ class PageReader:
         for _event, element in self._parser.read_events():
             name = self._local(element.tag)
             # A property may have a field of the same name.
-            depth = sum(1 for _ in element.iterancestors())
+            depth = len(list(element.iterancestors()))
             if name == "objects" and depth == _DEPTH:
                 self._objects.append(self._content(element))
                 element.clear()
@@ -214,7 +214,7 @@ class PageReader:
         """The type that an attribute names."""
         found = self._types.get((text, reference))
         if found is None:
-            prefix, _, name = text.rpartition(":")
+            prefix, _sep, name = text.rpartition(":")
             namespace = element.nsmap.get(prefix or None, "")
             try:
                 found = support.GetWsdlType(namespace, name)

@@ -76,7 +76,7 @@ def _nodes(entry: Mapping[str, Any]) -> list[Node]:
     for kind, gpu_type, count, _detail in gres:
         if kind != "gpu" or not count:
             continue
-        shards = sum(number for name, of_type, number, _ in gres if name == "shard" and of_type in ("", gpu_type))
+        shards = sum(number for name, of_type, number, _detail in gres if name == "shard" and of_type in ("", gpu_type))
         fraction, memory_mb = device_size(gpu_type, int(board_mb) if board_mb else None)
         nodes.append(
             Node(

@@ -176,7 +176,7 @@ def _parts_note(wish: Wish, granted: float) -> str | None:
 
 def _room(grant: Grant, nodes: Sequence[Node]) -> bool:
     """Whether enough is free now, by Slurm's own count."""
-    kind, _, rest = grant.gres.partition(":")
+    kind, _sep, rest = grant.gres.partition(":")
     with_room = 0
     for node in nodes:
         if node.name not in grant.node_names or not node.usable:
