@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import collections
 import typing as t
 
 DOCUMENTATION = r"""
@@ -71,22 +72,24 @@ def gpu_report(
             "left_alone": name in left_alone,
             "failed": name in failed,
         }
-        for gpu in gpus:
-            for vm in gpu["virtual_machines"]:
-                entry = report["virtual_machines"].setdefault(
-                    vm,
-                    {
-                        "host": name,
-                        "powered_on": False,
-                        "in_inventory": vm in wanted or (None if "__gpu_vm_names" not in kept else False),
-                        "models": {},
-                        "addresses": [],
-                    },
-                )
-                entry["powered_on"] = entry["powered_on"] or gpu["in_use"]
-                entry["models"][gpu["model"]] = entry["models"].get(gpu["model"], 0) + 1
-                entry["addresses"].append(gpu["address"])
+        vgpus = (facts or {}).get("vgpus") or {}
+        for vm in sorted({*vgpus, *(vm for gpu in gpus for vm in gpu["virtual_machines"])}):
+            known = vm in wanted or (None if "__gpu_vm_names" not in kept else False)
+            report["virtual_machines"][vm] = {"host": name, "in_inventory": known, **_machine(vm, gpus, vgpus)}
     return report
+
+
+def _machine(
+    name: str, gpus: t.Sequence[t.Mapping[str, t.Any]], vgpus: t.Mapping[str, t.Sequence[str]]
+) -> dict[str, t.Any]:
+    """What one virtual machine has of a host's GPUs: whole ones by model, vGPUs by profile."""
+    held = [gpu for gpu in gpus if name in gpu["virtual_machines"]]
+    return {
+        "powered_on": any(gpu["in_use"] for gpu in held),
+        "models": dict(collections.Counter(gpu["model"] for gpu in held if not gpu["shared_direct"])),
+        "vgpus": dict(collections.Counter(vgpus.get(name, ()))),
+        "addresses": [gpu["address"] for gpu in held],
+    }
 
 
 def _failure(name: str, kept: t.Mapping[str, t.Any]) -> str | None:
@@ -108,6 +111,7 @@ def _gpu(gpu: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         "id": gpu["id"],
         "model": gpu.get("model") or gpu["name"],
         "passthrough": passthrough,
+        "shared_direct": passthrough == "off" and gpu.get("graphics_type") == "sharedDirect",
         "in_use": bool(users),
         "virtual_machines": sorted({*users, *(gpu.get("configured_in") or ())}),
     }

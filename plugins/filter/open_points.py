@@ -72,7 +72,7 @@ def _of(name: str, entry: t.Mapping[str, t.Any]) -> list[str]:
         return ["its reboot is still going on"]
     points = [f"still to do: {action}" for action in entry.get("actions", ())]
     if entry.get("reboot_required") and not points:
-        points.append("passthrough waits for a reboot")
+        points.append("still waits for a reboot")
     return points
 
 

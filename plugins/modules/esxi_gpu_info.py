@@ -179,6 +179,9 @@ hosts:
         free:
           description: Whether no virtual machine uses it or has it as a fixed device.
           type: bool
+    vgpus:
+      description: By virtual machine on the host that has vGPUs, running or not, their profiles.
+      type: dict
 objects:
   description: For each host, whether its facts are complete, and if not, why.
   returned: always

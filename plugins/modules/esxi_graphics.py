@@ -137,7 +137,7 @@ objects:
     esx-gpu-01.example.org:
       changed: true
       failed: false
-      actions: ["set default_type (was shared)"]
+      actions: ["set default_type (sharedDirect, was shared)"]
       warnings: []
       services_to_restart: [xorg]
       reboot_required: false

@@ -228,10 +228,10 @@ def test_lab_up_and_down(tmp_path: Path) -> None:
         up = subprocess.run(LAB, env=environment, capture_output=True, text=True, check=False, timeout=400)
         assert up.returncode == 0, up.stdout[-3000:] + up.stderr
         instance = (directory / "instance").read_text().strip()
-        assert states(instance) == ["running"] * 3
+        assert states(instance) == ["running"] * 4
         assert (directory / "guest_key").stat().st_mode & 0o777 == 0o600
-        lines = re.findall(r"^  (gpu-server-\d+): (ssh .*)$", up.stdout, re.MULTILINE)
-        assert [name for name, _ in lines] == ["gpu-server-01", "gpu-server-02", "gpu-server-03"]
+        lines = re.findall(r"^  (gpu-server-\w+): (ssh .*)$", up.stdout, re.MULTILINE)
+        assert [name for name, _ in lines] == ["gpu-server-01", "gpu-server-02", "gpu-server-03a", "gpu-server-03b"]
         for name, line in lines:
             shown = subprocess.run(
                 [*line.split(), "hostname"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
@@ -240,7 +240,7 @@ def test_lab_up_and_down(tmp_path: Path) -> None:
         inventory = re.findall(r"ansible lab_guests -i (\S+) -m ping", up.stdout)
         ping = [str(Path(sys.executable).with_name("ansible")), "lab_guests", "-i", *inventory, "-m", "ping"]
         said = subprocess.run(ping, env=environment, capture_output=True, text=True, check=False, timeout=120)
-        assert (said.returncode, said.stdout.count("pong")) == (0, 3), said.stdout + said.stderr
+        assert (said.returncode, said.stdout.count("pong")) == (0, 4), said.stdout + said.stderr
         bridge = bridge_of(instance)
     finally:
         ended = subprocess.run(DEMO_DOWN, **down, check=False)  # type: ignore[call-overload]

@@ -12,7 +12,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Obj
 
 
 def describe_host(host: HostFacts, vms: t.Collection[VmFacts], catalog: Catalog) -> tuple[dict[str, t.Any], ObjectPlan]:
-    """The host's facts with `gpus` added, and a problem for every GPU that the catalogue does not know.
+    """The host's facts with `gpus` and `vgpus` added, and a problem for every GPU that the catalogue does not know.
 
     `vms` are (at least) the virtual machines on the host. An unknown GPU is listed with its sizes unset.
     """
@@ -31,7 +31,8 @@ def describe_host(host: HostFacts, vms: t.Collection[VmFacts], catalog: Catalog)
                     )
                 )
     gpus = describe_gpus(host, vms, catalog)
-    return {**to_dict(host), "gpus": gpus}, ObjectPlan(host.name, problems=tuple(problems))
+    described = {**to_dict(host), "gpus": gpus, "vgpus": _vgpus(host, vms)}
+    return described, ObjectPlan(host.name, problems=tuple(problems))
 
 
 def describe_gpus(host: HostFacts, vms: t.Collection[VmFacts], catalog: Catalog) -> list[dict[str, t.Any]]:
@@ -68,6 +69,16 @@ def _describe(host: HostFacts, function: PciFunction, vms: t.Collection[VmFacts]
         "configured_in": configured,
         "free": not users and not configured,
     }
+
+
+def _vgpus(host: HostFacts, vms: t.Collection[VmFacts]) -> dict[str, list[str]]:
+    """The profiles of each virtual machine on the host that has vGPUs, running or not."""
+    profiles = {
+        vm.name: [gpu.profile for gpu in vm.gpus if gpu.mode == "vgpu" and gpu.profile]
+        for vm in sorted(vms, key=lambda vm: vm.name)
+        if vm.host == host.name
+    }
+    return {name: found for name, found in profiles.items() if found}
 
 
 def _has(vm: VmFacts, function: PciFunction, *, fixed_only: bool) -> bool:

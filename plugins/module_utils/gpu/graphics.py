@@ -210,7 +210,9 @@ class _Planner:
             now = self.now[setting.address]
             pairs.append((f"{setting.address} graphics_type", now.graphics_type, setting.graphics_type))
             pairs.append((f"{setting.address} vgpu_mode", now.vgpu_mode, setting.vgpu_mode))
-        return [Change("set", path, before, then, f"was {before}") for path, before, then in pairs if before != then]
+        return [
+            Change("set", path, before, then, f"{then}, was {before}") for path, before, then in pairs if before != then
+        ]
 
     def _check_users(self, wanted: t.Mapping[str, GraphicsSetting]) -> None:
         """A GPU keeps type and mode while anything runs on it."""

@@ -131,6 +131,19 @@ class Lab:
                 if not vm.config.template
             }
 
+    def vgpus(self) -> dict[str, list[str]]:
+        """The vGPU profiles of every virtual machine that has any."""
+        with self._all(vim.VirtualMachine) as vms:
+            found = {
+                vm.name: [
+                    device.backing.vgpu
+                    for device in vm.config.hardware.device
+                    if isinstance(device.backing, vim.vm.device.VirtualPCIPassthrough.VmiopBackingInfo)
+                ]
+                for vm in vms
+            }
+        return {name: profiles for name, profiles in found.items() if profiles}
+
     @contextlib.contextmanager
     def _all(self, kind: type) -> Iterator[list[Any]]:
         """All objects of a kind, read by pyVmomi alone in a session of their own."""

@@ -52,7 +52,9 @@ def run(lab: Lab, playbook: str, *arguments: str, size: int, retiring: tuple[str
         }
     }))  # fmt: skip
     (more / "host_vars" / f"{THREE}.yml").write_text(
-        yaml.safe_dump({"gpu_vm_vms": [], "cluster_member_cluster": "gpu"})
+        yaml.safe_dump(
+            {"gpu_vm_vms": [], "cluster_member_cluster": "gpu", "esxi_passthrough_devices": [{"id": "10de:1eb8"}]}
+        )
     )
     return (playbook, "-i", str(more), "--limit", ":".join([TWO, THREE]), *arguments)
 

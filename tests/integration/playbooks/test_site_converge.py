@@ -16,7 +16,11 @@ from lab import Lab, Run
 
 HOSTS = ["esx-gpu-01.lab", "esx-gpu-02.lab", "esx-gpu-03.lab"]
 TIME_SCALE = 60  # the demo's own pace
-GPUS = {"gpu-server-01": 2, "gpu-server-02": 2, "gpu-server-03": 4}
+ONE, TWO, THREE = HOSTS
+GPUS = {"gpu-server-01": 2, "gpu-server-02": 2}
+"""Virtual machines with whole GPUs, and how many."""
+VGPUS = {"gpu-server-03a": "grid_t4-8c", "gpu-server-03b": "grid_t4-4c"}
+"""Virtual machines with vGPUs, and their profiles: one by name, one chosen by what it needs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Story:
     second: Run
     after_second: bytes
     logins: list[int]
+    reboots: int
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +58,8 @@ def story(module_lab: Lab) -> Story:
     after_first = lab.state()
     second = lab.playbook("site", "-vvvv")
     logins.append(lab.vcenter.counts()["logins"])
-    return Story(lab, before, plan, after_plan, first, first_cpu_s, after_first, second, lab.state(), logins)
+    reboots = lab.vcenter.counts()["requests"]["RebootHost_Task"]
+    return Story(lab, before, plan, after_plan, first, first_cpu_s, after_first, second, lab.state(), logins, reboots)
 
 
 def cpu_s() -> float:
@@ -81,9 +87,13 @@ def test_the_plan_from_an_empty_cluster_is_whole(story: Story) -> None:
     assert story.plan.returncode == 0, story.plan.output
     planned = section(story.plan, "Would be changed")
     for host in HOSTS:
-        assert any(line.startswith(f"{host}: enable 0000:3b:00.0 passthrough") for line in planned)
-        assert any(line.startswith(f"{host}: reboot host") for line in planned)
-    for vm, count in GPUS.items():
+        assert any(line.startswith(f"{host}: enable 0000:3b:00.0 passthrough") for line in planned) is (host != THREE)
+        assert sum(line.startswith(f"{host}: reboot host") for line in planned) == 1
+    assert f"{THREE}: install vGPU manager (535.154.02, host patch)" in planned
+    assert f"{THREE}: set 0000:3b:00.0 graphics_type (sharedDirect, was shared)" in planned
+    for vm, profile in VGPUS.items():
+        assert any(line.startswith(f"{vm}: attach GPU {profile} (vGPU") for line in planned)
+    for vm, count in (GPUS | dict.fromkeys(VGPUS, 1)).items():
         assert any(
             line.startswith(f"{vm}: create virtual machine (clone of gpu-server-template on ") for line in planned
         )
@@ -104,12 +114,22 @@ def test_one_run_converges_hosts_and_machines(story: Story) -> None:
     assert story.first.returncode == 0, story.first.output
     assert set(story.first.count("changed")) == set(HOSTS)
     hosts = story.lab.hosts()
-    assert {name: len(hosts[name]["active"]) for name in HOSTS} == dict(zip(HOSTS, GPUS.values(), strict=True))
+    assert {name: len(hosts[name]["active"]) for name in HOSTS} == {ONE: 2, TWO: 2, THREE: 0}
     assert not any(host["in_maintenance"] or host["intent"] for host in hosts.values())
     assert story.lab.vms() == {
-        vm: {"power": "poweredOn", "host": host, "gpus": count}
-        for host, (vm, count) in zip(HOSTS, GPUS.items(), strict=True)
+        "gpu-server-01": {"power": "poweredOn", "host": ONE, "gpus": 2},
+        "gpu-server-02": {"power": "poweredOn", "host": TWO, "gpus": 2},
+        "gpu-server-03a": {"power": "poweredOn", "host": THREE, "gpus": 1},
+        "gpu-server-03b": {"power": "poweredOn", "host": THREE, "gpus": 1},
     }
+    assert story.lab.vgpus() == {vm: [profile] for vm, profile in VGPUS.items()}
+
+
+def test_the_vgpu_host_has_its_manager_and_rebooted_once(story: Story) -> None:
+    assert set(VGPUS.values()) <= set(story.lab.vcenter.host(THREE)["vgpu_types"])
+    wanted = {"name": THREE, "version": "535.154.02"}
+    assert not story.lab.vcenter.ok("esxi_driver", hosts=[wanted])["changed"]
+    assert story.reboots == len(HOSTS)
 
 
 def test_hosts_without_gpus_are_not_touched(story: Story) -> None:
@@ -128,14 +148,21 @@ def test_the_second_run_has_nothing_to_do_and_says_so(story: Story) -> None:
 def test_the_summary_says_who_holds_which_gpu(story: Story) -> None:
     gpus = section(story.second, "GPUs")
     assert re.search(r"0000:3b:00.0\s+V100-32\s+passthrough active\s+gpu-server-01", "\n".join(gpus))
-    assert section(story.second, "GPU servers")[2].startswith("gpu-server-03 on esx-gpu-03.lab, powered on: 4 x T4")
+    assert re.search(r"0000:3b:00.0\s+T4\s+shared direct \(vGPU\)\s+gpu-server-03a", "\n".join(gpus))
+    assert section(story.second, "GPU servers")[1:] == [
+        f"gpu-server-02 on {TWO}, powered on: 2 x P100-16 (0000:3b:00.0, 0000:5e:00.0)",
+        f"gpu-server-03a on {THREE}, powered on: 1 x grid_t4-8c (0000:3b:00.0)",
+        f"gpu-server-03b on {THREE}, powered on: 1 x grid_t4-4c (0000:5e:00.0)",
+    ]
 
 
 def test_the_report_is_private_json(story: Story) -> None:
     file = story.lab.directory / "report.json"
     report: dict[str, t.Any] = json.loads(file.read_text(encoding="utf-8"))
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert {vm: sum(entry["models"].values()) for vm, entry in report["virtual_machines"].items()} == GPUS
+    machines = report["virtual_machines"]
+    assert {vm: sum(machines[vm]["models"].values()) for vm in machines} == GPUS | dict.fromkeys(VGPUS, 0)
+    assert {vm: machines[vm]["vgpus"] for vm in VGPUS} == {vm: {profile: 1} for vm, profile in VGPUS.items()}
     assert [entry["open_points"] for entry in report["hosts"].values()] == [[], [], []]
 
 

@@ -35,7 +35,7 @@ def test_a_host_of_an_administrator_is_left_and_a_silent_one_fails_alone(lab: La
     hosts = lab.hosts()
     assert hosts[ONE]["in_maintenance"]
     assert hosts[ONE]["active"] == []
-    assert set(lab.vms()) == {"gpu-server-03"}
+    assert set(lab.vms()) == {"gpu-server-03a", "gpu-server-03b"}
     report = open_points(lab)
     assert {name: (entry["left_alone"], entry["failed"], entry["state"]) for name, entry in report.items()} == {
         ONE: (True, False, "in maintenance mode"),
@@ -55,7 +55,7 @@ def test_a_host_that_does_not_come_back_stays_in_maintenance_mode(lab: Lab) -> N
     assert run.count("failed") == {TWO: 1}
     assert run.count("rescued") == {TWO: 1}
     assert {name for name, host in lab.hosts().items() if host["in_maintenance"]} == {TWO}
-    assert set(lab.vms()) == {"gpu-server-01", "gpu-server-03"}
+    assert set(lab.vms()) == {"gpu-server-01", "gpu-server-03a", "gpu-server-03b"}
     entry = open_points(lab)[TWO]
     assert entry["failed"]
     assert "not back from its reboot" in " ".join(entry["open_points"])

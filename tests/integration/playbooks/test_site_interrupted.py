@@ -41,7 +41,7 @@ def test_one_host_then_an_interrupted_run_then_the_rest(lab: Lab) -> None:
     finished = lab.hosts()
     assert not any(host["in_maintenance"] or host["intent"] for host in finished.values())
     assert {vm["power"] for vm in lab.vms().values()} == {"poweredOn"}
-    assert len(lab.vms()) == 3
+    assert len(lab.vms()) == 4
     assert lab.vcenter.counts()["requests"]["RebootHost_Task"] == 3, "a host was rebooted twice"
 
 

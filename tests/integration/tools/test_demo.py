@@ -74,7 +74,16 @@ def test_up_converges_and_a_second_up_changes_nothing(demo: Demo) -> None:
     first = demo.run("up")
     assert first.returncode == 0, first.stdout + first.stderr
     assert sum(changed(first.stdout)) > 0
-    for name in ("esx-gpu-01.lab", "esx-gpu-02.lab", "esx-gpu-03.lab", "gpu-server-01", "V100", "P100", "T4"):
+    for name in (
+        "esx-gpu-01.lab",
+        "esx-gpu-02.lab",
+        "esx-gpu-03.lab",
+        "gpu-server-01",
+        "grid_t4-4c",
+        "V100",
+        "P100",
+        "T4",
+    ):
         assert name in first.stdout
     for line in readme_output():
         assert line in first.stdout.replace(str(demo.lab), ".lab"), (

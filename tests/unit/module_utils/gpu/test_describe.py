@@ -2,6 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 from __future__ import annotations
 
+import dataclasses
+import typing as t
+
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.describe import describe_host
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import (
@@ -51,6 +54,23 @@ def test_users_of_each_kind() -> None:
     assert gpu["used_by"] == ["dynamic", "fixed"]
     assert gpu["configured_in"] == ["fixed", "off"]
     assert gpu["free"] is False
+
+
+def test_vgpus_are_told_by_machine_running_or_not() -> None:
+    def sliced(name: str, *profiles: str, **more: t.Any) -> VmFacts:
+        gpus = tuple(GpuAttachment("vgpu", 13000 + n, profile=profile) for n, profile in enumerate(profiles))
+        return dataclasses.replace(vm(name, **more), gpus=gpus)
+
+    vms = [
+        sliced("two", "grid_t4-8c", "grid_t4-8c"),
+        sliced("off", "grid_t4-4c", power="poweredOff"),
+        sliced("elsewhere", "grid_t4-4c", host="esx-2"),
+        vm("whole", ("fixed", A)),
+    ]
+    assert describe_host(HOST, vms, Catalog())[0]["vgpus"] == {
+        "off": ["grid_t4-4c"],
+        "two": ["grid_t4-8c", "grid_t4-8c"],
+    }
 
 
 def test_users_of_a_shared_gpu() -> None:

@@ -40,7 +40,7 @@ def test_pick_refuses_what_is_no_mapping() -> None:
         pytest.param({"actions": [], "reboot_required": False}, [], id="as wanted"),
         pytest.param({"actions": ["clone vm1"]}, ["h1: still to do: clone vm1"], id="something to do"),
         pytest.param({"failed": True, "msg": "h1: does not respond"}, ["h1: does not respond"], id="in the way"),
-        pytest.param({"reboot_required": True}, ["h1: passthrough waits for a reboot"], id="pending"),
+        pytest.param({"reboot_required": True}, ["h1: still waits for a reboot"], id="pending"),
         pytest.param({"reboot_in_progress": True}, ["h1: its reboot is still going on"], id="booting"),
     ],
 )
@@ -65,6 +65,7 @@ def test_the_report_says_which_machine_holds_which_gpu() -> None:
             "powered_on": True,
             "in_inventory": True,
             "models": {"V100-32": 2},
+            "vgpus": {},
             "addresses": ["0000:3b:00.0", "0000:af:00.0"],
         },
         "vm2": {
@@ -72,8 +73,21 @@ def test_the_report_says_which_machine_holds_which_gpu() -> None:
             "powered_on": False,
             "in_inventory": False,
             "models": {"V100-32": 1},
+            "vgpus": {},
             "addresses": ["0000:3b:00.0"],
         },
+    }
+
+
+def test_the_report_says_which_machine_has_which_vgpus() -> None:
+    shared = gpu("0000:3b:00.0", enabled=False, active=False, graphics_type="sharedDirect", used_by=["on"])
+    vgpus = {"off": ["grid_t4-4c"], "on": ["grid_t4-8c", "grid_t4-8c"]}
+    report = gpu_report({"h1": host(gpus=[shared], vgpus=vgpus)}, {"h1": {"__gpu_vm_names": ["on", "off"]}})
+    assert report["hosts"]["h1"]["gpus"][0]["shared_direct"] is True
+    common = {"host": "h1", "in_inventory": True, "models": {}}
+    assert report["virtual_machines"] == {
+        "on": {**common, "powered_on": True, "vgpus": {"grid_t4-8c": 2}, "addresses": ["0000:3b:00.0"]},
+        "off": {**common, "powered_on": False, "vgpus": {"grid_t4-4c": 1}, "addresses": []},
     }
 
 
