@@ -54,7 +54,10 @@ MODULES: dict[str, tuple[Need, ...]] = {
         Need("Host.Config.Connection", "host", ("DisconnectHost_Task",), "out of the vCenter"),
     ),
     "esxi_passthrough": (Need("Host.Config.PciPassthru", "host", ("UpdatePassthruConfig",)),),
-    "esxi_graphics": (Need("Host.Config.Settings", "host", ("UpdateGraphicsConfig",)),),
+    "esxi_graphics": (
+        Need("Host.Config.Settings", "host", ("UpdateGraphicsConfig",)),
+        Need("Host.Config.NetService", "host", ("RestartService",), "restart_services: true"),
+    ),
     "esxi_maintenance": (
         *_intent("host"),
         Need("Host.Config.Maintenance", "host", _MAINTENANCE),
@@ -66,6 +69,7 @@ MODULES: dict[str, tuple[Need, ...]] = {
     "esxi_power": (*_intent("host"), Need("Host.Config.Maintenance", "host", ("RebootHost_Task",))),
     "esxi_driver": (
         *_intent("host"),
+        Need("Host.Config.Image", "host", ("FetchSoftwarePackages",)),
         Need("Host.Config.Patch", "host", ("InstallHostPatchV2_Task", "UninstallHostPatch_Task"), "method: patch"),
         Need("VcIntegrity.lifecycleDepots.Manage", "root", ("POST depots/offline",), "method: image"),
         Need("VcIntegrity.lifecycleSettings.Write", "root", ("software/drafts",), "method: image"),
@@ -116,7 +120,7 @@ MODULES: dict[str, tuple[Need, ...]] = {
 """What a module needs beyond reading."""
 
 _ROLLING = ("esxi_passthrough", "esxi_maintenance", "esxi_power")
-_VMS = ("vm_group", "vm_gpu", "vm_power")
+_VMS = ("vm_group", "vm_gpu", "vm_power")  # shares of machines need nothing that GPUs do not
 
 JOBS: dict[str, tuple[str, ...]] = {
     "validate": ("esxi_gpu_info",),
@@ -133,7 +137,7 @@ JOBS: dict[str, tuple[str, ...]] = {
     "lock": ("gpu_lock",),
     "cluster": ("advanced_options", "cluster_member"),
     "expand": ("gpu_plan", "gpu_lock", "cluster_member", *_ROLLING, *_VMS),
-    "site": (*_ROLLING, *_VMS),
+    "site": (*_ROLLING, "esxi_graphics", "esxi_driver", *_VMS),
 }
 """Modules of each job; `esxi_gpu_info` stands for reading alone."""
 
