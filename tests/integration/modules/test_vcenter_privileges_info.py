@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.privileges import needed
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import ConnectionOptions
+from ansible_collections.gpuops.vsphere.plugins.modules import vcenter_privileges_info
 from gpu_vms import TEMPLATE, gpu_fleet, machine, vcenter_connection
 from pyVmomi import vim
 from simulated import StartVcenter, Vcenter
@@ -26,10 +29,14 @@ def site(hosts: int = 2, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
     )
 
 
-def lacks(vcenter: Vcenter, *jobs: dict[str, Any]) -> list[tuple[str, str]]:
-    result = vcenter.ok("vcenter_privileges_info", jobs=list(jobs), object_errors="report", **ROBOT)
-    assert result["changed"] is False
-    return sorted((one["privilege"], one["object"]) for one in result["missing"])
+def lacks(vcenter: Vcenter, job: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the module finds missing, in this process."""
+    nothing = {"modules": None, "hosts": None, "vms": [], "templates": [], "cases": None}
+    params = {"jobs": [nothing | job]}
+    options = {"validate_certs": True, "thumbprint": None, **vcenter.options(**ROBOT)}
+    with Client.open(ConnectionOptions.from_params(options)) as client:
+        planned = vcenter_privileges_info.plan(vcenter_privileges_info.read(client, params), params)
+    return sorted((one["privilege"], one["object"]) for one in planned.returns["missing"])
 
 
 def test_the_role_of_the_site_is_enough_and_each_privilege_it_lacks_is_named(start_vcenter: StartVcenter) -> None:
