@@ -26,12 +26,17 @@ class Need:
     calls: tuple[str, ...]
     reason: str = ""
     """When it is needed, if not always."""
+    case: str = ""
+    """The use of the module that it is for, in one word, where a run may do without."""
+    attribute: str = ""
+    """The custom attribute that it is for: not needed any more once that is defined."""
 
 
-def _intent(on: On, reason: str = "") -> tuple[Need, ...]:
+def _intent(on: On, reason: str = "", case: str = "") -> tuple[Need, ...]:
+    once = "once, for the attribute gpuops.intent"
     return (
-        Need("Global.ManageCustomFields", "root", ("AddCustomFieldDef",), "once, for the attribute gpuops.intent"),
-        Need("Global.SetCustomField", on, ("SetField",), reason),
+        Need("Global.ManageCustomFields", "root", ("AddCustomFieldDef",), once, case, "gpuops.intent"),
+        Need("Global.SetCustomField", on, ("SetField",), reason, case),
     )
 
 
@@ -43,70 +48,101 @@ MODULES: dict[str, tuple[Need, ...]] = {
     "gpu_placement": (),
     "gpu_plan": (),
     "advanced_options": (
-        Need("Global.Settings", "root", ("UpdateOptions",), "settings of the vCenter"),
-        Need("Host.Inventory.EditCluster", "cluster", ("ReconfigureComputeResource_Task",), "options of DRS"),
+        Need("Global.Settings", "root", ("UpdateOptions",), "settings of the vCenter", "vcenter"),
+        Need("Host.Inventory.EditCluster", "cluster", ("ReconfigureComputeResource_Task",), "options of DRS", "drs"),
     ),
     "cluster_member": (
-        *_intent("host", "a host whose work a run has begun"),
-        Need("Host.Inventory.EditCluster", "cluster", ("MoveHostInto_Task",), "into a cluster"),
+        *_intent("host", "a host whose work a run has begun", "begun"),
+        Need("Host.Inventory.EditCluster", "cluster", ("MoveHostInto_Task",), "into a cluster", "member"),
         Need("Host.Inventory.MoveHost", "host", ("MoveHostInto_Task", "MoveIntoFolder_Task")),
-        Need("Host.Inventory.RemoveHostFromCluster", "host", ("Destroy_Task",), "out of the vCenter"),
-        Need("Host.Config.Connection", "host", ("DisconnectHost_Task",), "out of the vCenter"),
+        Need("Host.Inventory.RemoveHostFromCluster", "host", ("Destroy_Task",), "out of the vCenter", "removed"),
+        Need("Host.Config.Connection", "host", ("DisconnectHost_Task",), "out of the vCenter", "removed"),
     ),
     "esxi_passthrough": (Need("Host.Config.PciPassthru", "host", ("UpdatePassthruConfig",)),),
-    "esxi_graphics": (Need("Host.Config.Settings", "host", ("UpdateGraphicsConfig",)),),
+    "esxi_graphics": (
+        Need("Host.Config.Settings", "host", ("UpdateGraphicsConfig",)),
+        Need("Host.Config.NetService", "host", ("RestartService",), "restart_services: true", "restart_services"),
+    ),
     "esxi_maintenance": (
         *_intent("host"),
         Need("Host.Config.Maintenance", "host", _MAINTENANCE),
-        Need("Resource.HotMigrate", "vm", ("RelocateVM_Task", "MigrateVM_Task"), "migrate: true, running machines"),
-        Need("VirtualMachine.Interact.PowerOff", "vm", _POWER_OFF, "shut_down: guest or force"),
-        Need("VirtualMachine.Interact.PowerOn", "vm", ("PowerOnVM_Task",), "restore: true, what was stopped"),
-        Need("VirtualMachine.Interact.Suspend", "vm", ("SuspendVM_Task",), "suspend: true"),
+        Need(
+            "Resource.HotMigrate",
+            "vm",
+            ("RelocateVM_Task", "MigrateVM_Task"),
+            "migrate: true, running machines",
+            "migrate",
+        ),
+        Need("VirtualMachine.Interact.PowerOff", "vm", _POWER_OFF, "shut_down: guest or force", "shut_down"),
+        Need(
+            "VirtualMachine.Interact.PowerOn", "vm", ("PowerOnVM_Task",), "restore: true, what was stopped", "shut_down"
+        ),
+        Need("VirtualMachine.Interact.Suspend", "vm", ("SuspendVM_Task",), "suspend: true", "suspend"),
     ),
     "esxi_power": (*_intent("host"), Need("Host.Config.Maintenance", "host", ("RebootHost_Task",))),
     "esxi_driver": (
         *_intent("host"),
-        Need("Host.Config.Patch", "host", ("InstallHostPatchV2_Task", "UninstallHostPatch_Task"), "method: patch"),
-        Need("VcIntegrity.lifecycleDepots.Manage", "root", ("POST depots/offline",), "method: image"),
-        Need("VcIntegrity.lifecycleSettings.Write", "root", ("software/drafts",), "method: image"),
-        Need("VcIntegrity.lifecycleSoftwareRemediation.Write", "root", ("software?action=apply",), "method: image"),
+        Need("Host.Config.Image", "host", ("FetchSoftwarePackages",)),
+        Need(
+            "Host.Config.Patch",
+            "host",
+            ("InstallHostPatchV2_Task", "UninstallHostPatch_Task"),
+            "method: patch",
+            "patch",
+        ),
+        Need("VcIntegrity.lifecycleDepots.Manage", "root", ("POST depots/offline",), "method: image", "image"),
+        Need("VcIntegrity.lifecycleSettings.Write", "root", ("software/drafts",), "method: image", "image"),
+        Need(
+            "VcIntegrity.lifecycleSoftwareRemediation.Write",
+            "root",
+            ("software?action=apply",),
+            "method: image",
+            "image",
+        ),
     ),
     "vm_gpu": (
-        *_intent("vm", "power: allow or force"),
+        *_intent("vm", "power: allow or force", "power"),
         Need("VirtualMachine.Config.AddRemoveDevice", "vm", ("ReconfigVM_Task",)),
         Need("VirtualMachine.Config.AdvancedConfig", "vm", ("ReconfigVM_Task",), "64-bit MMIO"),
         Need("VirtualMachine.Config.Memory", "vm", ("ReconfigVM_Task",), "memory size, memory hot-add"),
         Need("VirtualMachine.Config.Resource", "vm", ("ReconfigVM_Task",), "all memory reserved"),
-        Need("VirtualMachine.Config.CPUCount", "vm", ("ReconfigVM_Task",), "CPU hot-add"),
-        Need("VirtualMachine.Config.Settings", "vm", ("ReconfigVM_Task",), "firmware, device groups"),
-        Need("VirtualMachine.Interact.PowerOff", "vm", _POWER_OFF, "power: allow or force"),
-        Need("VirtualMachine.Interact.PowerOn", "vm", ("PowerOnVM_Task",), "power: allow or force"),
+        Need("VirtualMachine.Config.CPUCount", "vm", ("ReconfigVM_Task",), "CPU hot-add", "seldom"),
+        Need("VirtualMachine.Config.Settings", "vm", ("ReconfigVM_Task",), "firmware, device groups", "seldom"),
+        Need("VirtualMachine.Interact.PowerOff", "vm", _POWER_OFF, "power: allow or force", "power"),
+        Need("VirtualMachine.Interact.PowerOn", "vm", ("PowerOnVM_Task",), "power: allow or force", "power"),
     ),
     "vm_group": (
         Need("VirtualMachine.Provisioning.DeployTemplate", "template", ("CloneVM_Task",)),
         Need("VirtualMachine.Inventory.CreateFromExisting", "folder", ("CloneVM_Task",)),
         Need("Datastore.AllocateSpace", "datastore", ("CloneVM_Task",)),
         Need("Resource.AssignVMToPool", "pool", ("CloneVM_Task",)),
-        Need("Network.Assign", "network", ("CloneVM_Task",), "templates with network cards"),
-        Need("VirtualMachine.Inventory.Delete", "vm", ("Destroy_Task",), "state: absent"),
-        Need("VirtualMachine.Interact.PowerOff", "vm", _POWER_OFF, "state: absent, force_power_off: true"),
+        Need("Network.Assign", "network", ("CloneVM_Task",), "templates with network cards", "seldom"),
+        Need("VirtualMachine.Inventory.Delete", "vm", ("Destroy_Task",), "state: absent", "absent"),
+        Need("VirtualMachine.Interact.PowerOff", "vm", _POWER_OFF, "state: absent, force_power_off: true", "absent"),
     ),
     "vm_power": (
-        Need("VirtualMachine.Interact.PowerOn", "vm", ("PowerOnVM_Task",), "state: on or resumed"),
-        Need("VirtualMachine.Interact.PowerOff", "vm", _POWER_OFF, "state: off"),
-        Need("VirtualMachine.Interact.Suspend", "vm", ("SuspendVM_Task",), "state: suspended"),
+        Need("VirtualMachine.Interact.PowerOn", "vm", ("PowerOnVM_Task",), "state: on or resumed", "on"),
+        Need("VirtualMachine.Interact.PowerOff", "vm", _POWER_OFF, "state: off", "off"),
+        Need("VirtualMachine.Interact.Suspend", "vm", ("SuspendVM_Task",), "state: suspended", "suspended"),
     ),
     "vm_shares": (
         Need("VirtualMachine.Config.Resource", "vm", ("ReconfigVM_Task",), "vms"),
-        Need("Resource.EditPool", "pool", ("UpdateConfig",), "pools"),
+        Need("Resource.EditPool", "pool", ("UpdateConfig",), "pools", "pools"),
     ),
     "gpu_lock": (
-        Need("Global.ManageCustomFields", "root", ("AddCustomFieldDef",), "once, for the attribute gpuops.lock"),
+        Need(
+            "Global.ManageCustomFields",
+            "root",
+            ("AddCustomFieldDef",),
+            "once, for the attribute gpuops.lock",
+            attribute="gpuops.lock",
+        ),
         Need("Global.SetCustomField", "root", ("SetField",)),
         Need("Folder.Create", "root", ("CreateFolder",)),
         Need("Folder.Rename", "root", ("Rename_Task",)),
         Need("Folder.Delete", "root", ("Destroy_Task",)),
     ),
+    "vcenter_privileges_info": (),
     "vcenter_role": (
         Need(
             "Authorization.ModifyRoles", "root", ("AddAuthorizationRole", "UpdateAuthorizationRole"), "an administrator"
@@ -115,11 +151,13 @@ MODULES: dict[str, tuple[Need, ...]] = {
 }
 """What a module needs beyond reading."""
 
+CASES = tuple(sorted({need.case for needs in MODULES.values() for need in needs if need.case}))
+
 _ROLLING = ("esxi_passthrough", "esxi_maintenance", "esxi_power")
-_VMS = ("vm_group", "vm_gpu", "vm_power")
+_VMS = ("vm_group", "vm_gpu", "vm_power")  # shares of machines need nothing that GPUs do not
 
 JOBS: dict[str, tuple[str, ...]] = {
-    "validate": ("esxi_gpu_info",),
+    "validate": ("esxi_gpu_info", "vcenter_privileges_info"),
     "inventory": ("esxi_gpu_info",),
     "report": ("esxi_gpu_info",),
     "placement": ("gpu_placement",),
@@ -133,7 +171,7 @@ JOBS: dict[str, tuple[str, ...]] = {
     "lock": ("gpu_lock",),
     "cluster": ("advanced_options", "cluster_member"),
     "expand": ("gpu_plan", "gpu_lock", "cluster_member", *_ROLLING, *_VMS),
-    "site": (*_ROLLING, *_VMS),
+    "site": (*_ROLLING, "esxi_graphics", "esxi_driver", *_VMS),
 }
 """Modules of each job; `esxi_gpu_info` stands for reading alone."""
 

@@ -20,7 +20,7 @@ from gpu_vms import TEMPLATE, fixed, vcenter_connection
 from simulated import TOP, Vcenter, launch
 
 USER, PASSWORD, ROLE = "robot", "Robot-1-password", "robot"
-MMIO = {"pciPassthru.use64bitMMIO": "TRUE", "pciPassthru.64bitMMIOSizeGB": "64"}
+VERSION, DEPOT = "17.1", "https://depot.lab/vgpu-17.1.zip"
 HOST_KEYS = ("id", "address", "class", "name")
 GPU_KEYS = ("id", "address", "label", "profile", "name", "at_least_gb", "at_most_gpu", "profile_class")
 
@@ -56,9 +56,27 @@ def passthrough(n: int) -> dict[str, Any]:
     return {"hosts": [one | {"enabled": None, "missing": None}]}
 
 
-def graphics(n: int) -> dict[str, Any]:
+def graphics(n: int, **more: Any) -> dict[str, Any]:
     one = {"name": host(n), "default_type": "sharedDirect", "assignment_policy": None, "devices": [], "missing": None}
-    return {"hosts": [one]}
+    return {"hosts": [one | {"restart_services": None}], **more}
+
+
+def driver(n: int) -> dict[str, Any]:
+    one = {"name": host(n), "state": "present", "version": VERSION, "bundle": DEPOT, "method": "patch"}
+    return {"hosts": [one | dict.fromkeys(("checksum",)) | {"package": "NVD-*", "guest_drivers": []}]}
+
+
+def cluster_image(n: int) -> dict[str, Any]:
+    hosts = driver(n)["hosts"]
+    return {"hosts": [hosts[0] | {"name": f"image-{n:03}.lab", "method": "image"}]}
+
+
+def member(state: str, **one: Any) -> Callable[[int], dict[str, Any]]:
+    def params(n: int) -> dict[str, Any]:
+        cluster = f"spare-{n:03}" if state == "member" else None
+        return {"hosts": [{"name": host(n), "cluster": cluster, **one}], "state": state, "keep_vms": True}
+
+    return params
 
 
 def vm(name: str, **more: Any) -> dict[str, Any]:
@@ -96,10 +114,17 @@ CLONE = (
 )
 STOP = {"migrate": False, "shut_down": "force"}
 HELD = {"run_id": "r", "owner": "o"}
+READ_SOFTWARE = "Host.Config.Image"
+EDIT, MOVE = "Host.Inventory.EditCluster", "Host.Inventory.MoveHost"
+IMAGE = tuple(f"VcIntegrity.lifecycle{it}" for it in ("Depots.Manage", "Settings.Write", "SoftwareRemediation.Write"))
 
 
 def maintenance(**more: Any) -> Callable[[int], dict[str, Any]]:
     return lambda n: {"hosts": [host(n)], **more}
+
+
+def entered(n: int) -> tuple[str, dict[str, Any]]:
+    return "esxi_maintenance", maintenance(**STOP)(n)
 
 
 def lock(**more: Any) -> Callable[[int], dict[str, Any]]:
@@ -110,6 +135,33 @@ SCENARIOS = [
     Scenario("esxi_gpu_info", lambda n: {"hosts": [host(n)]}, ()),
     Scenario("esxi_passthrough", passthrough, ("Host.Config.PciPassthru",)),
     Scenario("esxi_graphics", graphics, ("Host.Config.Settings",)),
+    Scenario(
+        "esxi_graphics",
+        lambda n: graphics(n, restart_services=True),
+        ("Host.Config.Settings", "Host.Config.NetService"),
+        entered,
+    ),
+    Scenario("esxi_driver", driver, (READ_SOFTWARE, "Host.Config.Patch", SET), entered),
+    Scenario(
+        "esxi_driver",
+        cluster_image,
+        (READ_SOFTWARE, SET, *IMAGE),
+        lambda n: ("esxi_maintenance", {"hosts": [f"image-{n:03}.lab"]}),
+    ),
+    Scenario("cluster_member", member("standalone"), (MOVE, SET), entered),
+    Scenario("cluster_member", member("member"), (EDIT, MOVE), entered),
+    Scenario(
+        "cluster_member",
+        member("removed"),
+        ("Host.Config.Connection", "Host.Inventory.RemoveHostFromCluster"),
+        entered,
+    ),
+    Scenario("advanced_options", lambda n: {"vcenter": {f"config.test.{n}": "1"}}, ("Global.Settings",)),
+    Scenario(
+        "advanced_options",
+        lambda n: {"clusters": [{"name": f"c-{n:03}", "drs_options": {"LBMaxVmotionPerHost": "1"}}]},
+        (EDIT,),
+    ),
     Scenario("esxi_maintenance", maintenance(), (MANAGE, SET, "Resource.HotMigrate", MAINTENANCE)),
     Scenario("esxi_maintenance", maintenance(**STOP), (MANAGE, SET, OFF, MAINTENANCE)),
     Scenario(
@@ -140,16 +192,15 @@ SCENARIOS = [
     Scenario("vcenter_role", lambda n: {"name": f"role-{n}", "jobs": ["site"]}, ("Authorization.ModifyRoles",)),
 ]
 # Needed in cases that are not shown here: a machine suspended for maintenance, CPU hot-add to be switched off, shares
-# of a pool, a template's networks (which the simulator does not check), the vGPU manager by patch and by image, hosts
-# that join or leave a cluster, and advanced options.
+# of a pool, a template's networks (which the simulator does not check), and intents of modules that write them only
+# for what a run has begun.
 ELSEWHERE = {
     "esxi_maintenance": {SUSPEND},
+    "esxi_driver": {MANAGE},
+    "cluster_member": {MANAGE},
     "vm_gpu": {"VirtualMachine.Config.CPUCount"},
     "vm_shares": {"Resource.EditPool"},
     "vm_group": {"Network.Assign"},
-    "esxi_driver": {need.privilege for need in MODULES["esxi_driver"]},
-    "cluster_member": {need.privilege for need in MODULES["cluster_member"]},
-    "advanced_options": {need.privilege for need in MODULES["advanced_options"]},
 }
 
 
@@ -163,7 +214,13 @@ def model(count: int) -> dict[str, Any]:
         "clusters": [
             {"name": f"c-{n:03}", "hosts": [{"name": host(n), "gpus": gpus}, {"name": f"spare-{n:03}.lab"}]}
             for n in range(1, count + 1)
+        ]
+        + [{"name": f"spare-{n:03}"} for n in range(1, count + 1)]
+        + [
+            {"name": f"imaged-{n:03}", "image": {}, "hosts": [{"name": f"image-{n:03}.lab", "gpus": gpus}]}
+            for n in range(1, count + 1)
         ],
+        "depots": {DEPOT: [{"version": VERSION, "vgpu_manager": VERSION}]},
         "templates": [{"name": TEMPLATE, "folder": "templates", **shape}],
         "vms": [
             {"name": f"{kind}-{n:03}", "host": host(n), "power": kind, **shape}
@@ -241,7 +298,9 @@ def test_each_missing_privilege_is_named_and_all_of_them_are_enough(tmp_path: Pa
             if privilege is None:
                 assert failures == []
                 continue
-            found = [re.search(rf"lacks the privilege {re.escape(privilege)} on \S+", msg) for _code, msg in failures]
+            lacks = re.escape(privilege)  # in our words, or in those of the REST API
+            named = rf"lacks the privilege {lacks} on \S+|Privilege {lacks} is missing on \S+"
+            found = [re.search(named, msg) for _code, msg in failures]
             assert any(found), (privilege, failures)
     finally:
         running.stop()
@@ -273,3 +332,13 @@ def test_the_role_is_made_brought_up_to_date_and_left_alone(vcenter: Vcenter) ->
     with vcenter_connection(vcenter) as content:
         role = next(role for role in content.authorizationManager.roleList if role.name == "gpuops")
     assert set(role.privilege) == {*needed(["power"]), *ALWAYS}
+
+
+def test_the_page_shows_the_table() -> None:
+    page = (TOP / "docs" / "least-privilege.md").read_text()
+    for job, modules in JOBS.items():
+        assert f"| `{job}` | {', '.join(f'`{one}`' for one in dict.fromkeys(modules))} |\n" in page
+    for module, needs in MODULES.items():
+        for need in needs:
+            calls = ", ".join(f"`{call}`" for call in need.calls)
+            assert f"| `{module}` | `{need.privilege}` | {need.on} | {calls} | {need.reason} |\n" in page

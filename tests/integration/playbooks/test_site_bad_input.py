@@ -6,18 +6,27 @@ from __future__ import annotations
 
 import json
 import socket
+from typing import Any
 
 import pytest
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.privileges import needed
 from lab import Lab
 
 LIMIT_ONE = ("--limit", "esx-gpu-01.lab")
 V100 = "10de:1db6"
+LACKING = ("Host.Config.PciPassthru", "VirtualMachine.Provisioning.DeployTemplate")
 
 
 @pytest.fixture(scope="module")
 def lab(module_lab: Lab) -> Lab:
-    module_lab.start()
+    module_lab.start(change=with_restricted_user)
     return module_lab
+
+
+def with_restricted_user(model: dict[str, Any]) -> None:
+    """A user who has all the privileges of the site but two."""
+    model["roles"] = {"robot": [one for one in needed(["site"]) if one not in LACKING]}
+    model["users"] = [{"name": "robot", "password": "Robot-1-password", "role": "robot"}]
 
 
 def extra(**variables: object) -> tuple[str, str]:
@@ -73,6 +82,17 @@ CASES = {
     "a wrong password": (
         (*LIMIT_ONE, *extra(vcenter_password="not-the-password")),
         ["vcenter_username, vcenter_password:", "incorrect user name or password"],
+    ),
+    "privileges that the account lacks": (
+        extra(vcenter_username="robot", vcenter_password="Robot-1-password"),
+        [
+            "vcenter_username (esx-gpu-01.lab, esx-gpu-02.lab, esx-gpu-03.lab): robot lacks the privilege "
+            "Host.Config.PciPassthru there, needed for passthrough (esxi_passthrough).",
+            "vcenter_username (gpu-server-template): robot lacks the privilege "
+            "VirtualMachine.Provisioning.DeployTemplate there, needed for vms (vm_group).",
+            "`ansible-playbook playbooks/vcenter_role.yml`",
+            "2 problem(s) of the inventory",
+        ],
     ),
     "an unknown vCenter user": ((*LIMIT_ONE, *extra(vcenter_username="nobody@vsphere.local")), ["vcenter_username"]),
 }
