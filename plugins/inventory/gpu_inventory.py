@@ -165,7 +165,7 @@ compose:
   ansible_user: "'ansible'"
 keyed_groups:
   - key: gpuops_host
-    prefix: on
+    prefix: "on"
 cache: true
 cache_plugin: ansible.builtin.jsonfile
 cache_connection: ~/.ansible/gpuops/inventory
