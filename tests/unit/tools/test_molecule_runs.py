@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from molecule_runs import SCENARIOS, Outcome, UsageError, present_scenarios, scenarios_of, table
-from mutation_check import TOP, Mutation, TableError, chosen, read_table
+from mutation_check import TABLE, TOP, Mutation, TableError, chosen, read_table
 
 PRESENT = ["slow__variant", "slow", "quick", "slower"]
 
@@ -56,7 +57,20 @@ def test_every_scenario_tests_a_role_and_can_fail() -> None:
         assert "ignore_errors" not in playbook.read_text(), playbook
 
 
+def test_every_role_that_becomes_root_on_a_machine_has_a_scenario() -> None:
+    """Its example says so: a role for the vCenter runs on the controller and needs no root."""
+    roles = {example.parent.name for example in (TOP / "roles").glob("*/README.md") if _becomes_root(example)}
+    assert "grid_guest_driver" in roles
+    assert roles - {*present_scenarios()} == set()
+
+
+def _becomes_root(example: Path) -> bool:
+    return re.search(r"^\s+become: true$", example.read_text(), re.MULTILINE) is not None
+
+
 def test_every_mutation_fits_the_tree() -> None:
+    listed = re.findall(r"^(\w+):$", TABLE.read_text(), re.MULTILINE)
+    assert len(listed) == len({*listed}), "YAML keeps only the last of two lists of one role"
     mutations = read_table()
     assert {mutation.role for mutation in mutations} <= {*present_scenarios()}
     for mutation in mutations:
