@@ -57,7 +57,13 @@ def passthrough(n: int) -> dict[str, Any]:
 
 
 def graphics(n: int, **more: Any) -> dict[str, Any]:
-    one = {"name": host(n), "default_type": "sharedDirect", "assignment_policy": None, "devices": [], "missing": None}
+    one: dict[str, Any] = {
+        "name": host(n),
+        "default_type": "sharedDirect",
+        "assignment_policy": None,
+        "devices": [],
+        "missing": None,
+    }
     return {"hosts": [one | {"restart_services": None}], **more}
 
 

@@ -31,7 +31,7 @@ def site(hosts: int = 2, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def lacks(vcenter: Vcenter, job: dict[str, Any]) -> list[tuple[str, str]]:
     """What the module finds missing, in this process."""
-    nothing = {"modules": None, "hosts": None, "vms": [], "templates": [], "cases": None}
+    nothing: dict[str, Any] = {"modules": None, "hosts": None, "vms": [], "templates": [], "cases": None}
     params = {"jobs": [nothing | job]}
     options = {"validate_certs": True, "thumbprint": None, **vcenter.options(**ROBOT)}
     with Client.open(ConnectionOptions.from_params(options)) as client:
