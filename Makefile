@@ -89,7 +89,7 @@ simulator-docs: test-env ## Write the simulator's list of methods into its docum
 	$(BIN)/python -m vsphere_simulator.cli methods --into docs/simulator.md
 
 .PHONY: ci
-ci: test lab-guests fidelity molecule ## What CI runs (45 minutes)
+ci: test lab-guests fidelity ## What CI runs (half an hour)
 
 .PHONY: lock
 lock: controller ## Resolve pyproject.toml into requirements/*.txt anew
