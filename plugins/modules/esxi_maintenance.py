@@ -41,6 +41,11 @@ options:
         host that offers it and has room.
     type: bool
     default: true
+  targets:
+    description:
+      - By virtual machine, the host that it is to be migrated to; M(gpuops.vsphere.gpu_plan) returns such C(moves).
+      - DRS is not asked for these. Where that host has no room (any more), another one is chosen.
+    type: dict
   suspend:
     description:
       - Whether virtual machines with vGPUs that cannot be migrated may be suspended.
@@ -203,6 +208,7 @@ def argument_spec() -> Spec:
         "hosts": {"type": "list", "elements": "str", "required": True},
         "state": {"type": "str", "choices": ["entered", "left"], "default": "entered"},
         "migrate": {"type": "bool", "default": True},
+        "targets": {"type": "dict"},
         "suspend": {"type": "bool", "default": False},
         "shut_down": {"type": "str", "choices": ["never", "guest", "force"], "default": "never"},
         "guest_timeout": {"type": "int", "default": 300},
@@ -227,7 +233,7 @@ def plan(facts: Facts, params: Params) -> Planned:
     names = list(dict.fromkeys(params["hosts"]))
     known = facts.hosts.known
     if params["state"] == "entered":
-        policy = DrainPolicy(params["migrate"], params["suspend"], params["shut_down"])
+        policy = DrainPolicy(params["migrate"], params["suspend"], params["shut_down"], params["targets"] or {})
         entering = to_drain(hosts, names)
         unreadable = {name: hosts[name].unreadable_vms for name in entering}
         drains = plan_drain(entering, facts.drain, policy, unreadable)

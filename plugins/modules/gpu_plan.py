@@ -167,6 +167,10 @@ where:
   description: The host of each wanted virtual machine in the end.
   returned: always
   type: dict
+moves:
+  description: The host to which each running virtual machine of a retiring host is to migrate.
+  returned: always
+  type: dict
 removed:
   description: Virtual machines to shut down and delete.
   returned: always
@@ -259,6 +263,7 @@ def plan(facts: SiteFacts, params: Params) -> Planned:
             "steps": [dataclasses.asdict(step) for step in found.steps],
             "table": table(found),
             "where": found.where,
+            "moves": found.moves,
             "removed": found.removed,
             "clusters": sorted(cluster for cluster in clusters if cluster),
             "placement": options.result_dict(found.places.result),

@@ -117,7 +117,7 @@ _80_HOPPER = Division(
 )
 _141 = Division(((4, 32), (7, 20), (8, 16), (14, 10), (17, 8), (28, 5), (35, 4), (70, 2), (141, 1)))
 
-_BOARDS = (
+KNOWN: tuple[GpuModel, ...] = (
     GpuModel("P100-16", "p100", "10de:15f8", 16, 16, vgpu=_16),
     GpuModel("P40", "p40", "10de:1b38", 24, 32, vgpu=_24),
     GpuModel("V100-16", "v100", "10de:1db4", 16, 16, vgpu=_16),
@@ -141,6 +141,7 @@ _BOARDS = (
     GpuModel("H200-141", "h200", "10de:233b", 141, 256, vgpu=_141),
     GpuModel("H200-SXM-141", "h200x", "10de:2335", 141, 256, vgpu=_141),
 )
+"""The boards without a site's overrides; the only table of boards and their profiles in the collection."""
 
 _BAR_KEYS = ("bar0_mb", "bar1_gb", "bar3_mb")
 
@@ -161,8 +162,8 @@ class Catalog:
 
         Raises `OverrideError` for an id or a size that cannot be.
         """
-        self._models = {model.id: model for model in _BOARDS}
-        self._boards = {model.board: model for model in _BOARDS if model.board}
+        self._models = {model.id: model for model in KNOWN}
+        self._boards = {model.board: model for model in KNOWN if model.board}
         mistakes: list[str] = []
         for raw_id, sizes in (overrides or {}).items():
             device_id = str(raw_id).lower()

@@ -100,6 +100,8 @@ class DrainPolicy:
     migrate: bool = True
     suspend: bool = False
     shut_down: t.Literal["never", "guest", "force"] = "never"
+    targets: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Machine -> the host it is to migrate to; DRS is not asked for these. Another host where that has no room."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -169,7 +171,7 @@ def plan_drain(
     result = {}
     for host in hosts:
         guests = sorted((g for g in facts.guests if g.host == host and g.in_the_way), key=_hardest_first)
-        drs = tuple(g.name for g in guests if g.drs_moves and room.hosts_beside(host))
+        drs = tuple(g.name for g in guests if g.drs_moves and g.name not in policy.targets and room.hosts_beside(host))
         drains = []
         blocked = [(vm, "the account may not read it") for vm in (unreadable or {}).get(host, ())]
         for guest in guests:
@@ -233,7 +235,7 @@ def size_gb(profile: str) -> float:
 def _ways(guest: Guest, host: str, facts: DrainFacts, policy: DrainPolicy, room: _Room) -> GuestDrain:
     ways, reasons = [], []
     why = _cannot_migrate(guest, host, facts, policy)
-    target = room.take(guest, host) if why is None else None
+    target = room.take(guest, host, policy.targets.get(guest.name)) if why is None else None
     if target is not None:
         ways.append(Way("migrate", target))
     else:
@@ -290,9 +292,9 @@ class _Room:
             return []
         return [name for name, target in self.open.items() if target.cluster == source.cluster and name != host]
 
-    def take(self, guest: Guest, host: str) -> str | None:
-        """The host with the most free memory that can take it, which then has that much less room."""
-        for name in sorted(self.hosts_beside(host), key=lambda other: (-self.memory[other], other)):
+    def take(self, guest: Guest, host: str, first: str | None = None) -> str | None:
+        """The host `first`, else that with the most free memory that can take it; it then has that much less room."""
+        for name in sorted(self.hosts_beside(host), key=lambda other: (other != first, -self.memory[other], other)):
             placed = self._placed(guest, name)
             if placed is not None and self.memory[name] >= guest.memory_mb:
                 self.gpus[name] = placed

@@ -51,6 +51,8 @@ class FleetPlan:
     """Virtual machines to shut down and delete."""
     where: dict[str, str]
     """Wanted virtual machine -> its host in the end."""
+    moves: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Running virtual machine of a retiring host -> the host that it migrates to."""
 
     def plans(self) -> dict[str, ObjectPlan]:
         """The plan by object, for the result of a module."""
@@ -180,18 +182,28 @@ def _retire(
         return
     needs = tuple(f"{vm} deleted" for vm in plan.removed if vm in host.vm_names)
     running = tuple(vm for vm in host.powered_on_vms if vm in vms)
+    bound = [vm for vm in running if any(gpu.mode in ("fixed", "dynamic") for gpu in vms[vm].gpus)]
     if running or not host.in_maintenance:
         to = {step.vm: step.host for step in places.result.placements if step.origin == name}
-        text = "; ".join(f"{vm} to {to[vm]}" if vm in to else f"{vm} has no place" for vm in running)
+        plan.moves |= {vm: to[vm] for vm in running if vm in to and vm not in bound}
+        text = "; ".join(_leaves(vm, plan.moves.get(vm), vm in bound) for vm in running)
         what = f"drain ({text})" if running else "enter maintenance mode"
         plan.steps.append(Step("drain", name, what, "it is in esxi_retiring", running, _jobs(running, params), needs))
-    fixed = [vm for vm in running if any(gpu.mode == "fixed" for gpu in vms[vm].gpus)]
-    if fixed:
-        text = f"{some_of(fixed)} cannot leave it while running: they have fixed devices. Shut them down first."
+    if bound:
+        text = (
+            f"{some_of(bound)} cannot leave it while running: with passed-through devices nothing migrates."
+            " Shut down and move to another host what is to stay, or delete it."
+        )
         plan.problems.append(Problem("vms_in_the_way", name, text, "retiring", kind="state"))
     where = f"cluster {host.cluster}" if host.cluster else "no cluster"
     what = f"out of {where}" if params["leave_as"] == "standalone" else f"out of {where} and of the vCenter"
     plan.steps.append(Step("remove", name, what, "it is in esxi_retiring", needs=(f"{name} in maintenance mode",)))
+
+
+def _leaves(vm: str, to: str | None, bound: bool) -> str:
+    if bound:
+        return f"{vm} cannot migrate"
+    return f"{vm} to {to}" if to else f"{vm} has no place"
 
 
 def _vms(plan: FleetPlan, facts: SiteFacts, params: Params) -> None:
@@ -200,7 +212,14 @@ def _vms(plan: FleetPlan, facts: SiteFacts, params: Params) -> None:
     plan.where |= plan.places.staying
     for move in plan.places.result.moves:
         plan.steps.append(
-            Step("drain", move.vm, f"move from {move.origin} to {move.host}", "it makes room for others", (move.vm,))
+            Step(
+                "drain",
+                move.vm,
+                f"move from {move.origin} to {move.host}",
+                "it makes room for others",
+                (move.vm,),
+                needs=(_BY_HAND,),
+            )
         )
     for step in plan.places.result.placements:
         if step.vm not in wanted:
@@ -231,6 +250,7 @@ def _capacity(plan: FleetPlan, params: Params) -> None:
         plan.problems[:] = [problem for problem in plan.problems if problem not in ours]
 
 
+_BY_HAND = "an operator who moves it, the playbooks do not"
 _LOSSES = frozenset(
     {
         "jobs_running",

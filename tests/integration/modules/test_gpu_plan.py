@@ -66,7 +66,7 @@ def test_a_plan_counts_with_hosts_as_they_are_going_to_be(start_vcenter: StartVc
 
 
 def test_contraction_names_who_moves_who_goes_and_what_work_would_be_lost(start_vcenter: StartVcenter) -> None:
-    vms = [running("pool-1", ONE), running("pool-2", TWO), running("theirs", TWO)]
+    vms = [running("pool-1", ONE), running("pool-2", TWO), machine("theirs", TWO, power="on")]
     vcenter = start_vcenter(gpu_fleet(2, vms=vms))
     task: dict[str, Any] = {"action": "contract", "hosts": [{"name": ONE}], "retiring": [TWO], "managed": ["pool-*"]}
     plan = vcenter.ok("gpu_plan", vms=pool(1), **task)
@@ -74,8 +74,12 @@ def test_contraction_names_who_moves_who_goes_and_what_work_would_be_lost(start_
     assert plan["removed"] == ["pool-2"]
     assert plan["steps"][1]["vms"] == ["theirs"]
     assert f"theirs to {ONE}" in plan["steps"][1]["what"]
+    assert plan["moves"] == {"theirs": ONE}
     assert plan["steps"][1]["needs"] == ["pool-2 deleted"]
-    lost = vcenter.fails("gpu_plan", vms=pool(2), **task)
+    bound = vcenter.fails("gpu_plan", action="contract", hosts=[{"name": TWO}], retiring=[ONE])
+    assert bound["failure"]["code"] == "vms_in_the_way"
+    assert "pool-1 cannot migrate" in bound["table"]
+    lost = vcenter.fails("gpu_plan", vms=pool(3), **task)
     assert lost["failure"]["code"] == "gpus_taken"
     busy = vcenter.fails("gpu_plan", vms=pool(1), jobs={"pool-2": ["4711 (ann)"]}, **task)
     assert busy["failure"]["code"] == "jobs_running"

@@ -193,8 +193,8 @@ class Lab:
         )
 
 
-def kill_hard(process: subprocess.Popen[str]) -> None:
-    """What `kill -9` of a run and all its workers does."""
+def kill_hard(process: subprocess.Popen[str]) -> str:
+    """What `kill -9` of a run and all its workers does; returns what it had printed."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    return process.communicate()[0]

@@ -2,8 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """vGPU profiles: how boards divide, and where in the framebuffer a vGPU may start.
 
-Sources: NVIDIA AI Enterprise user guide (instances per GPU, placement ids of mixed-size mode). Counts of P100 and P40
-are size arithmetic. Sizes are the framebuffer of a profile in GB, as its name has it.
+The figures are the catalogue's. Sizes are the framebuffer of a profile in GB, as its name has it.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ import dataclasses
 import functools
 import re
 import typing as t
+
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import KNOWN
 
 _NAME = re.compile(r"(?:(?:grid|nvidia)_)?(?P<board>[a-z0-9]+)-(?P<size>[0-9]+)(?P<series>[abcq])")
 
@@ -36,54 +37,12 @@ class Board:
         return tuple(self.framebuffer_gb // count * index for index in range(count))
 
 
-_40 = {
-    20: (0, 20),
-    10: (0, 10, 20, 30),
-    8: (0, 12, 20, 32),
-    5: (0, 5, 10, 15, 20, 25, 30, 35),
-    4: (0, 6, 10, 16, 20, 26, 30, 36),
-}
-_80 = {16: (0, 24, 40, 64), 8: (0, 12, 20, 32, 40, 52, 60, 72)}
-_24 = {8: (0, 16), 4: (0, 8, 12, 20)}
-_EQUAL_16 = {4: 4, 8: 2, 16: 1}
-_EQUAL_24 = {4: 6, 6: 4, 8: 3, 12: 2, 24: 1}
-_MIXED_24 = {4: 4, 6: 4, 8: 2, 12: 2, 24: 1}
-_EQUAL_48 = {4: 12, 6: 8, 8: 6, 12: 4, 16: 3, 24: 2, 48: 1}
-_MIXED_48 = {4: 8, 6: 8, 8: 4, 12: 4, 16: 2, 24: 2, 48: 1}
-_A100_80 = Board(
-    80,
-    {4: 20, 8: 10, 10: 8, 16: 5, 20: 4, 40: 2, 80: 1},
-    {4: 16, 8: 8, 10: 8, 16: 4, 20: 4, 40: 2, 80: 1},
-    _80,
-)
-_A100_40 = Board(40, {4: 10, 5: 8, 8: 5, 10: 4, 20: 2, 40: 1}, {4: 8, 5: 8, 8: 4, 10: 4, 20: 2, 40: 1}, _40)
-_V100_32 = Board(32, {4: 8, 8: 4, 16: 2, 32: 1})
-
 BOARDS: t.Mapping[str, Board] = {
-    "p100": Board(16, _EQUAL_16),
-    "p40": Board(24, _EQUAL_24),
-    "v100": Board(16, _EQUAL_16),
-    "v100x": Board(16, _EQUAL_16),
-    "v100d": _V100_32,
-    "v100dx": _V100_32,
-    "t4": Board(16, _EQUAL_16),
-    "rtx6000": Board(24, _EQUAL_24),
-    "a10": Board(24, _EQUAL_24, _MIXED_24, _24),
-    "a30": Board(24, _EQUAL_24, _MIXED_24, _24),
-    "l4": Board(24, _EQUAL_24, _MIXED_24, _24),
-    "a100": _A100_40,
-    "a100x": _A100_40,
-    "a100d": _A100_80,
-    "a100dx": _A100_80,
-    "a40": Board(48, _EQUAL_48, _MIXED_48),
-    "l40s": Board(48, _EQUAL_48, _MIXED_48),
-    "h100": Board(
-        80,
-        {4: 20, 5: 16, 8: 10, 10: 8, 16: 5, 20: 4, 40: 2, 80: 1},
-        {4: 16, 5: 16, 8: 8, 10: 8, 16: 4, 20: 4, 40: 2, 80: 1},
-        _80,
-    ),
-    "h200": Board(141, {4: 32, 7: 20, 8: 16, 14: 10, 17: 8, 28: 5, 35: 4, 70: 2, 141: 1}),
+    model.board: Board(
+        model.framebuffer_gb, dict(model.vgpu.equal), dict(model.vgpu.mixed), dict(model.vgpu.placements)
+    )
+    for model in KNOWN
+    if model.board and model.framebuffer_gb and model.vgpu
 }
 """Boards by the name they have in profiles."""
 
