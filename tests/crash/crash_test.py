@@ -3,10 +3,13 @@
 """Kill playbooks at every call that changes something, run them again, and compare the end with an undisturbed one.
 
     crash_test.py [--sample N] [--seed N] [--workers N] [--only PLAYBOOK …]
+    crash_test.py --check-mode
 
 For each playbook of the table below one run is left alone. Its calls that change something, each killed as it is
 about to be carried out and just after, are the cases; `--sample` takes so many of them at random. Each case has a
 simulator of its own: the playbook is killed with SIGKILL, workers and all, and run again to its end.
+
+With `--check-mode` every playbook is run with --check instead, all on one simulator, which must stay as it is.
 """
 
 from __future__ import annotations
@@ -31,9 +34,15 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "integration"), str(HERE.parent / "integration" / "playbooks")]
 
 from lab import Lab, Run, kill_hard  # noqa: E402 - found by the lines above
+from simulated import TOP  # noqa: E402
 
-# At this pace two minutes of the vCenter's time, within which a run asks for what its mark announces, are 2 s.
-TIME_SCALE = 60
+# At this pace two minutes of the vCenter's time, within which a run asks for what its mark announces, are 12 s: longer
+# than a busy machine keeps a run from its next call. Fast by short times instead.
+TIME_SCALE = 10
+TIMINGS = {
+    "boot": 5, "maintenance": 2, "clone": 2, "create": 1, "destroy": 1, "reconfigure": 1, "power_on": 1,
+    "power_off": 1, "guest_shutdown": 1, "suspend": 1, "migrate": 1, "install": 2,
+}  # fmt: skip
 HOLD_S = 3600
 RUN_S = 240
 
@@ -45,18 +54,44 @@ READS = re.compile(
 )
 
 
-def _passthrough(model: dict[str, t.Any]) -> None:
+ONE, THREE = "esx-gpu-01.lab", "esx-gpu-03.lab"
+Model = dict[str, t.Any]
+
+
+def _hosts(model: Model) -> list[Model]:
+    return t.cast("list[Model]", model["clusters"][0]["hosts"])
+
+
+def _passthrough(model: Model) -> None:
     """GPUs in passthrough already."""
-    for host in model["clusters"][0]["hosts"]:
+    for host in _hosts(model):
         for gpu in host["gpus"]:
             gpu["passthrough"] = True
 
 
-def _busy(model: dict[str, t.Any]) -> None:
+def _busy(model: Model) -> None:
     """An ordinary machine on each GPU host, in the way of maintenance mode."""
-    hosts = model["clusters"][0]["hosts"]
     shape = {"memory_mb": 4096, "power": "on"}
-    model["vms"] = [{"name": f"web-{number}", "host": host["name"], **shape} for number, host in enumerate(hosts)]
+    model["vms"] = [
+        {"name": f"web-{number}", "host": host["name"], **shape} for number, host in enumerate(_hosts(model))
+    ]
+
+
+def _vgpus(model: Model) -> None:
+    """A host whose GPUs take vGPUs, and a machine that runs with one."""
+    _hosts(model)[0] |= {
+        "gpus": [{"gpu": "A100-40", "count": 2}],
+        "vgpu_manager": "16.4",
+        "graphics_type": "sharedDirect",
+    }
+    mmio = {"pciPassthru.use64bitMMIO": "TRUE", "pciPassthru.64bitMMIOSizeGB": "128"}
+    gpus = [{"mode": "vgpu", "profile": "nvidia_a100-10c"}]
+    shape = {"firmware": "efi", "memory_mb": 4096, "memory_locked": True, "extra_config": mmio, "power": "on"}
+    model["vms"] = [{"name": "train", "host": ONE, "gpus": gpus, **shape}]
+
+
+def _variables(**variables: t.Any) -> tuple[str, ...]:
+    return ("-e", json.dumps(variables))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,14 +100,60 @@ class Scene:
 
     playbook: str
     arguments: tuple[str, ...] = ()
-    change: Callable[[dict[str, t.Any]], None] | None = None
+    change: Callable[[Model], None] | None = None
 
+
+_TWO_HOSTS = ("--limit", f"{ONE}:{THREE}")
+_POOL = {
+    "gpu_fleet_pool_vm": {
+        "gpus": [{"mode": "dynamic", "id": "10de:1eb8"}],
+        "template": "gpu-server-template",
+        "memory_mb": 32768,
+    },
+    "gpu_vm_vms": [],
+    "gpu_fleet_shut_down": "force",
+    "gpu_fleet_guest_timeout": 5,
+}
 
 SCENES = (
-    Scene("site"),
-    Scene("esxi_passthrough", change=_busy),
+    Scene("site", _TWO_HOSTS),
+    Scene("esxi_passthrough", _TWO_HOSTS, change=_busy),
     Scene("gpu_vm", change=_passthrough),
-    Scene("esxi_rolling", ("-e", "esxi_rolling_reboot=always", "-e", "esxi_rolling_max_unavailable=1"), change=_busy),
+    Scene("esxi_rolling", (*_TWO_HOSTS, *_variables(esxi_rolling_reboot="always")), change=_busy),
+    Scene(
+        "vgpu_host",
+        (
+            "--limit",
+            THREE,
+            *_variables(
+                grid_host_driver_version="535.154.02",
+                grid_host_driver_bundle="https://depot.lab/NVD-VGPU-800_535.154.02.zip",
+                grid_host_driver_reboot_ok=True,
+                esxi_graphics_default_type="sharedDirect",
+                esxi_passthrough_devices=[],
+            ),
+        ),
+    ),
+    Scene(
+        "gpu_vm_change",
+        (
+            "--limit",
+            ONE,
+            *_variables(
+                gpu_vm_vms=[
+                    {
+                        "name": "train",
+                        "gpus": [{"mode": "vgpu", "profile": "a100-20c", "count": 2}],
+                        "cpu": {"shares": "high"},
+                    }
+                ],
+                esxi_passthrough_missing="skip",
+                gpu_vm_guest_timeout=60,
+            ),
+        ),
+        change=_vgpus,
+    ),
+    Scene("expand", ("--limit", THREE, *_variables(gpu_fleet_pool_size=2, **_POOL))),
 )
 """Every playbook that changes something in the vCenter; a new one gets a line here."""
 
@@ -167,13 +248,14 @@ class CrashTest:
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def _lab(self, scene: Scene, faults: Sequence[dict[str, t.Any]] = ()) -> t.Iterator[Lab]:
+    def lab(self, scene: Scene, faults: Sequence[dict[str, t.Any]] = ()) -> t.Iterator[Lab]:
+        """A simulator with what the scene begins with."""
         with self._lock:
             place = self.directory / f"lab-{next(self._numbers)}"
         lab = Lab(place)
 
-        def change(model: dict[str, t.Any]) -> None:
-            model["timings"] = {"boot": 30, "maintenance": 10}  # a test waits for nothing longer than it must
+        def change(model: Model) -> None:
+            model["timings"] = TIMINGS
             if scene.change is not None:
                 scene.change(model)
 
@@ -185,7 +267,7 @@ class CrashTest:
 
     def undisturbed(self, scene: Scene) -> tuple[dict[str, t.Any], list[Case]]:
         """The end without a crash, and the cases."""
-        with self._lab(scene) as lab:
+        with self.lab(scene) as lab:
             lab.vcenter.reset_counts()
             self._finish(lab, scene)
             counts: dict[str, int] = lab.vcenter.counts()["requests"]
@@ -206,7 +288,7 @@ class CrashTest:
         hold = "answer_after_s" if case.done else "delay_s"
         rule = {"method": case.method, "nth": case.nth, hold: HOLD_S}
         try:
-            with self._lab(case.scene, [rule]) as lab:
+            with self.lab(case.scene, [rule]) as lab:
                 lab.vcenter.reset_counts()
                 reached = self._kill_at(lab, case)
                 self._finish(lab, case.scene)
@@ -245,6 +327,26 @@ class CrashTest:
         return Run(process.returncode, output)
 
 
+# What these are given beside the inventory of the lab, so that they have something to do.
+CHECKED = {scene.playbook: scene.arguments for scene in SCENES if scene.change is None} | {
+    "esxi_rolling": _variables(esxi_rolling_reboot="always"),
+    "contract": ("--limit", THREE, *_variables(gpu_fleet_pool_size=0, **_POOL)),
+}
+
+
+def check_mode(lab: Lab) -> int:
+    """Run every playbook with --check and print how it ended; 1 when any has changed the simulator's world."""
+    before, changed = lab.state(), 0
+    for playbook in sorted(path.stem for path in (TOP / "playbooks").glob("*.yml")):
+        run = lab.playbook(playbook, "--check", *CHECKED.get(playbook, ()))
+        after = lab.state()
+        same = after == before
+        told = "" if same else difference(json.loads(before), json.loads(after))
+        print(f"  {playbook:18} {'as it was' if same else f'CHANGED: {told}'} (exit code {run.returncode})", flush=True)
+        before, changed = after, changed + (not same)
+    return 1 if changed else 0
+
+
 def _drain(stream: t.Any) -> None:
     with contextlib.suppress(ValueError):  # closed under us
         for _line in stream:
@@ -258,11 +360,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=None, help="of the sample; the default is the time, and is printed")
     parser.add_argument("--workers", type=int, default=max(1, min(4, os.cpu_count() or 1)))
     parser.add_argument("--only", nargs="+", choices=[scene.playbook for scene in SCENES], default=None)
+    parser.add_argument("--check-mode", action="store_true", help="run every playbook with --check instead")
     options = parser.parse_args(arguments)
     seed = options.seed if options.seed is not None else int(time.time())
     scenes = [scene for scene in SCENES if options.only is None or scene.playbook in options.only]
     with tempfile.TemporaryDirectory(prefix="gpuops-crash-") as place:
         test = CrashTest(Path(place), scenes)
+        if options.check_mode:
+            with test.lab(Scene("every one")) as lab:
+                return check_mode(lab)
         with concurrent.futures.ThreadPoolExecutor(options.workers) as pool:
             found = dict(zip(scenes, pool.map(test.undisturbed, scenes), strict=True))
             cases = [case for _world, mine in found.values() for case in mine]
