@@ -95,7 +95,7 @@ def test_what_stands_in_the_way(start_vcenter: StartVcenter) -> None:
         "full": "gpu_shortage",
     }
     assert "Did you mean nvidia_a100-1" in result["objects"]["typo"]["msg"]
-    assert "To be had: nvidia_a100-40c (40 GB, 1 of a GPU) without at_most_gpu" in result["objects"]["small"]["msg"]
+    assert "nvidia_a100-40c (40 GB, 1 of a GPU) without at_most_gpu" in result["objects"]["small"]["msg"]
     assert RECONFIGURE not in vcenter.counts()["requests"]
 
 
