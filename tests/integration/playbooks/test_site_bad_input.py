@@ -86,7 +86,7 @@ CASES = {
     "privileges that the account lacks": (
         extra(vcenter_username="robot", vcenter_password="Robot-1-password"),
         [
-            "vcenter_username (esx-gpu-01.lab, esx-gpu-02.lab, esx-gpu-03.lab): robot lacks the privilege "
+            "vcenter_username (esx-gpu-01.lab, esx-gpu-02.lab): robot lacks the privilege "
             "Host.Config.PciPassthru there, needed for passthrough (esxi_passthrough).",
             "vcenter_username (gpu-server-template): robot lacks the privilege "
             "VirtualMachine.Provisioning.DeployTemplate there, needed for vms (vm_group).",

@@ -52,8 +52,9 @@ def test_a_host_that_does_not_come_back_stays_in_maintenance_mode(lab: Lab) -> N
     lab.start(faults=[{"method": "RebootHost_Task", "object": TWO, "never_returns": True}])
     run = lab.playbook("site", "-e", "esxi_rolling_timeout=5", "-e", "esxi_rolling_max_unavailable=2")
     assert run.returncode != 0
-    assert run.count("failed") == {TWO: 1}
-    assert run.count("rescued") == {TWO: 1}
+    assert run.count("failed") == {TWO: 1}, run.output
+    # In the rolling play, and where it is counted as failed and reported.
+    assert run.count("rescued") == {TWO: 2}
     assert {name for name, host in lab.hosts().items() if host["in_maintenance"]} == {TWO}
     assert set(lab.vms()) == {"gpu-server-01", "gpu-server-03a", "gpu-server-03b"}
     entry = open_points(lab)[TWO]
