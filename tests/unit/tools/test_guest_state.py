@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,10 @@ def test_marked_processes_are_found_and_killed() -> None:
     mark = f"test-{os.getpid()}"
     process = subprocess.Popen(["sleep", "60"], env={**os.environ, MARK: mark})
     try:
-        found = list(marked(mark))
+        # The environment of a program is to be seen a moment after its start.
+        end = time.monotonic() + 10
+        while not (found := list(marked(mark))) and time.monotonic() < end:
+            time.sleep(0.01)
         assert [identity.pid for identity in found] == [process.pid]
         assert wait_gone(found, 0.1) == found
         assert kill(found) == []
