@@ -27,15 +27,15 @@ lab-up: controller ## The demo's lab with real guests: root and podman needed (f
 lab-down: demo-down ## Stop the lab; nothing of it stays, no container, mount, process or address
 
 .PHONY: lab-guests
-lab-guests: test-env ## Real guests under tools/guest and the simulator (root and podman needed; under 4 minutes)
+lab-guests: test-env ## Real guests under tools/guest and the simulator (root and podman needed; 4 minutes)
 	@tools/guest setup >/dev/null
 	$(PYTEST) tests/lab/test_guest.py tests/lab/test_simulator_guests.py
 
 .PHONY: test
-test: lint unit integration ## Lint, sanity, unit and integration tests (under 10 minutes)
+test: lint unit integration ## Lint, sanity, unit and integration tests (under 20 minutes)
 
 .PHONY: lint
-lint: test-env ## Formatting, lint, types, collection sanity (about 2 minutes)
+lint: test-env ## Formatting, lint, types, collection sanity (about 3 minutes)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p ansible_collections.gpuops.vsphere.plugins
@@ -45,25 +45,25 @@ lint: test-env ## Formatting, lint, types, collection sanity (about 2 minutes)
 	tools/sanity
 
 .PHONY: unit
-unit: test-env ## Tests of pure code and of the simulator (about 1 minute)
+unit: test-env ## Tests of pure code and of the simulator (about 2 minutes)
 	$(PYTEST) -n 2 -m 'not clients' tests/unit simulator/tests
 
 .PHONY: fidelity
-fidelity: test-env ## The simulator under clients of others: Ansible collections, pyVmomi, govc built first (10 minutes; again: 6)
+fidelity: test-env ## The simulator under clients of others: Ansible collections, pyVmomi, govc built first (5 minutes; again: 2)
 	@tools/venv fidelity .cache/fidelity
 	@tools/govc-build
 	$(PYTEST) -n 2 --dist loadgroup -m clients simulator/tests
 
 .PHONY: integration
-integration: test-env ## Modules and playbooks against the simulator over TLS (about 4 minutes)
+integration: test-env ## Modules and playbooks against the simulator over TLS (about 13 minutes)
 	$(PYTEST) -n 2 --dist loadfile tests/integration
 
 .PHONY: molecule
-molecule: test-env ## Every role's scenario on real guests (root, podman; under 20 minutes); one role: make molecule ROLE=x
+molecule: test-env ## Every role's scenario on real guests (root, podman); one role: make molecule ROLE=x
 	tools/molecule test $(ROLE)
 
 .PHONY: crash-test
-crash-test: test-env ## Kill playbooks at every changing call, run again, compare (an hour; SAMPLE=20 SEED=1: under 8 minutes)
+crash-test: test-env ## Kill playbooks at every changing call, run again, compare (hours; SAMPLE=20 SEED=1: a sample)
 	$(BIN)/python tests/crash/crash_test.py $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: mutation
