@@ -88,6 +88,7 @@ def test_an_interruption_ends_what_has_not_begun_and_reports_what_has(client: An
     def first() -> str:
         if submitted:
             handed_out.wait(10)
+            never.wait(0.5)  # a signal between the last check and the wait itself would be seen only after the wait
             interrupt()
         end = time.monotonic() + 10
         while not client.interrupted and time.monotonic() < end:
