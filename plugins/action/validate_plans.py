@@ -9,7 +9,7 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuops.vsphere.plugins.module_utils.inventory.problems import (
+from ansible_collections.gpuops.vsphere.plugins.module_utils.variables.problems import (
     InventoryProblem,
     failure_problem,
     merge,

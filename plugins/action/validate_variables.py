@@ -12,7 +12,7 @@ import typing as t
 import yaml
 from ansible.errors import AnsibleError, AnsibleUndefinedVariable
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuops.vsphere.plugins.module_utils.inventory.specs import (
+from ansible_collections.gpuops.vsphere.plugins.module_utils.variables.specs import (
     Spec,
     VariableProblem,
     contradictions,

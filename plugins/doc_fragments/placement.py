@@ -9,6 +9,57 @@ class ModuleDocFragment:
 
     DOCUMENTATION = r"""
 options:
+  vms:
+    description:
+      - Virtual machines that shall run, whether they exist or not. One that runs keeps its place. One that exists and
+        is off is placed on its host, as its fixed devices are there.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the virtual machine.
+        type: str
+        required: true
+      gpus:
+        description: Its GPUs.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          mode:
+            description: V(fixed) or V(dynamic) DirectPath I/O, or V(vgpu).
+            type: str
+            choices: [fixed, dynamic, vgpu]
+            required: true
+          id:
+            description: Vendor and device id in hexadecimal, for passthrough.
+            type: str
+          address:
+            description: PCI address, for fixed devices.
+            type: str
+          label:
+            description: Hardware label, for dynamic devices.
+            type: str
+          profile:
+            description: Name of the vGPU profile, for example V(nvidia_a100-10c).
+            type: str
+          count:
+            description: How many.
+            type: str
+            default: "1"
+      memory_mb:
+        description: Its memory in MB, all of which is reserved.
+        type: int
+      num_cpus:
+        description: Its virtual CPUs.
+        type: int
+      host:
+        description: The only host it may go to.
+        type: str
+      cluster:
+        description: The only cluster it may go to.
+        type: str
   goal:
     description:
       - What a good place is, after everything has one. V(spread) keeps as few machines together on a host as possible.

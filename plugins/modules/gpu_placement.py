@@ -19,57 +19,6 @@ description:
     power on in the order of RV(placements).
   - For each machine without a place it says why, and what would make room.
 options:
-  vms:
-    description:
-      - Virtual machines that shall run, whether they exist or not. One that runs keeps its place. One that exists and
-        is off is placed on its host, as its fixed devices are there.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      name:
-        description: Name of the virtual machine.
-        type: str
-        required: true
-      gpus:
-        description: Its GPUs.
-        type: list
-        elements: dict
-        default: []
-        suboptions:
-          mode:
-            description: V(fixed) or V(dynamic) DirectPath I/O, or V(vgpu).
-            type: str
-            choices: [fixed, dynamic, vgpu]
-            required: true
-          id:
-            description: Vendor and device id in hexadecimal, for passthrough.
-            type: str
-          address:
-            description: PCI address, for fixed devices.
-            type: str
-          label:
-            description: Hardware label, for dynamic devices.
-            type: str
-          profile:
-            description: Name of the vGPU profile, for example V(nvidia_a100-10c).
-            type: str
-          count:
-            description: How many.
-            type: str
-            default: "1"
-      memory_mb:
-        description: Its memory in MB, all of which is reserved.
-        type: int
-      num_cpus:
-        description: Its virtual CPUs.
-        type: int
-      host:
-        description: The only host it may go to.
-        type: str
-      cluster:
-        description: The only cluster it may go to.
-        type: str
   leave:
     description:
       - Hosts that are to be emptied. Their running virtual machines are placed on other hosts of the same cluster,
@@ -193,7 +142,6 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options imp
 
 def argument_spec() -> Spec:
     return {
-        "vms": {"type": "list", "elements": "dict", "default": [], "options": options.vms_spec()},
         "leave": {"type": "list", "elements": "str", "default": []},
         **options.placement_spec(),
     }

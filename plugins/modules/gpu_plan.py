@@ -44,55 +44,6 @@ options:
     type: str
     choices: [standalone, removed]
     default: standalone
-  vms:
-    description: Virtual machines that are to run; the same entries as of M(gpuops.vsphere.gpu_placement).
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      name:
-        description: Name of the virtual machine.
-        type: str
-        required: true
-      gpus:
-        description: Its GPUs.
-        type: list
-        elements: dict
-        default: []
-        suboptions:
-          mode:
-            description: V(fixed) or V(dynamic) DirectPath I/O, or V(vgpu).
-            type: str
-            choices: [fixed, dynamic, vgpu]
-            required: true
-          id:
-            description: Vendor and device id in hexadecimal, for passthrough.
-            type: str
-          address:
-            description: PCI address, for fixed devices.
-            type: str
-          label:
-            description: Hardware label, for dynamic devices.
-            type: str
-          profile:
-            description: Name of the vGPU profile, for example V(nvidia_a100-10c).
-            type: str
-          count:
-            description: How many.
-            type: str
-            default: "1"
-      memory_mb:
-        description: Its memory in MB, all of which is reserved.
-        type: int
-      num_cpus:
-        description: Its virtual CPUs.
-        type: int
-      host:
-        description: The only host it may go to.
-        type: str
-      cluster:
-        description: The only cluster it may go to.
-        type: str
   managed:
     description:
       - Shell patterns of the names of virtual machines that belong to the inventory. One that is not in O(vms), or is
@@ -224,7 +175,6 @@ def argument_spec() -> Spec:
         },
         "retiring": {"type": "list", "elements": "str", "default": []},
         "leave_as": {"type": "str", "choices": ["standalone", "removed"], "default": "standalone"},
-        "vms": {"type": "list", "elements": "dict", "default": [], "options": options.vms_spec()},
         "managed": {"type": "list", "elements": "str", "default": []},
         "host_changes": {"type": "dict", "default": {}},
         "prepared": {"type": "dict", "default": {}},

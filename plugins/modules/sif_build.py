@@ -69,30 +69,8 @@ options:
     description: How many versions stay in the store.
     type: int
     default: 3
-  runtime:
-    description: The program.
-    type: str
-    choices: [apptainer, singularity]
-    default: apptainer
-  username:
-    description: User name for a web server.
-    type: str
-    default: ""
-  password:
-    description: Password for a web server.
-    type: str
-    default: ""
-  ca_path:
-    description: File with the certificate authority of a web server.
-    type: path
-  authfile:
-    description: File with the credentials of a registry, as C(apptainer registry login --authfile) writes it.
-    type: path
-  insecure_registry:
-    description: Speak HTTP with the registry.
-    type: bool
-    default: false
 extends_documentation_fragment:
+  - gpuops.vsphere.image_access
   - gpuops.vsphere.attributes
 attributes:
   check_mode:
@@ -165,7 +143,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.container.errors im
     ContainerError,
     finish,
 )
-from ansible_collections.gpuops.vsphere.plugins.module_utils.container.places import Access
+from ansible_collections.gpuops.vsphere.plugins.module_utils.container.places import Access, access_spec
 from ansible_collections.gpuops.vsphere.plugins.module_utils.container.runtime import Runtime
 
 
@@ -184,12 +162,7 @@ def main() -> None:
             "trusted_key": {"type": "path", "required": True, "no_log": False},
             "push": {"type": "list", "elements": "str", "default": []},
             "keep": {"type": "int", "default": 3},
-            "runtime": {"type": "str", "choices": ["apptainer", "singularity"], "default": "apptainer"},
-            "username": {"type": "str", "default": ""},
-            "password": {"type": "str", "default": "", "no_log": True},
-            "ca_path": {"type": "path"},
-            "authfile": {"type": "path"},
-            "insecure_registry": {"type": "bool", "default": False},
+            **access_spec(),
         },
         supports_check_mode=True,
     )
@@ -233,13 +206,7 @@ def _run(module: AnsibleModule) -> dict[str, t.Any]:
             entry = build.build(order, wanted, runtime)
         else:
             build.select(order, wanted, entry)
-        access = Access(
-            username=params["username"],
-            password=params["password"],
-            ca_path=params["ca_path"] or "",
-            authfile=params["authfile"] or "",
-            insecure_registry=params["insecure_registry"],
-        )
+        access = Access.from_params(params)
         build.push(order, entry, runtime, access, wanted.unpushed)
     surplus = build.prune(order, wanted.version, apply=not module.check_mode)
     actions += [f"remove {order.name} {version}" for version in surplus]

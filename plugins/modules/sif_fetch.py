@@ -60,30 +60,8 @@ options:
     description: How many versions stay, the current one included.
     type: int
     default: 2
-  runtime:
-    description: The program.
-    type: str
-    choices: [apptainer, singularity]
-    default: apptainer
-  username:
-    description: User name for a web server.
-    type: str
-    default: ""
-  password:
-    description: Password for a web server.
-    type: str
-    default: ""
-  ca_path:
-    description: File with the certificate authority of a web server.
-    type: path
-  authfile:
-    description: File with the credentials of a registry, as C(apptainer registry login --authfile) writes it.
-    type: path
-  insecure_registry:
-    description: Speak HTTP with the registry.
-    type: bool
-    default: false
 extends_documentation_fragment:
+  - gpuops.vsphere.image_access
   - gpuops.vsphere.attributes
 attributes:
   check_mode:
@@ -162,7 +140,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.container.errors im
     ContainerError,
     finish,
 )
-from ansible_collections.gpuops.vsphere.plugins.module_utils.container.places import Access, place_of
+from ansible_collections.gpuops.vsphere.plugins.module_utils.container.places import Access, access_spec, place_of
 from ansible_collections.gpuops.vsphere.plugins.module_utils.container.runtime import Runtime
 
 
@@ -180,12 +158,7 @@ def main() -> None:
             "allow_unsigned": {"type": "bool", "default": False},
             "min_free_mb": {"type": "int", "default": 256},
             "keep": {"type": "int", "default": 2},
-            "runtime": {"type": "str", "choices": ["apptainer", "singularity"], "default": "apptainer"},
-            "username": {"type": "str", "default": ""},
-            "password": {"type": "str", "default": "", "no_log": True},
-            "ca_path": {"type": "path"},
-            "authfile": {"type": "path"},
-            "insecure_registry": {"type": "bool", "default": False},
+            **access_spec(),
         },
         supports_check_mode=True,
     )
@@ -211,13 +184,7 @@ def _run(module: AnsibleModule) -> dict[str, t.Any]:
             raise
         module.warn(f"{error} (In check mode earlier steps have not brought it.)")
         key = None
-    access = Access(
-        username=params["username"],
-        password=params["password"],
-        ca_path=params["ca_path"] or "",
-        authfile=params["authfile"] or "",
-        insecure_registry=params["insecure_registry"],
-    )
+    access = Access.from_params(params)
     place = place_of(params["source"], runtime, access) if params["source"] else None
     checksum = images.checked_sha256(params["sha256"], shelf.name) if params["sha256"] else ""
     before = shelf.current()

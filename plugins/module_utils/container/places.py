@@ -29,16 +29,39 @@ INDEX = "index.json"
 _BLOCK = 1 << 20
 
 
+def access_spec() -> dict[str, dict[str, t.Any]]:
+    """The options of the documentation fragment `image_access`."""
+    return {
+        "runtime": {"type": "str", "choices": ["apptainer", "singularity"], "default": "apptainer"},
+        "username": {"type": "str", "default": ""},
+        "password": {"type": "str", "default": "", "no_log": True},
+        "ca_path": {"type": "path"},
+        "authfile": {"type": "path"},
+        "insecure_registry": {"type": "bool", "default": False},
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class Access:
     """How to reach a web server or registry."""
 
     username: str = ""
-    password: str = ""
+    password: str = dataclasses.field(default="", repr=False)
     ca_path: str = ""
     authfile: str = ""
     insecure_registry: bool = False
     timeout: int = 60
+
+    @classmethod
+    def from_params(cls, params: t.Mapping[str, t.Any]) -> Access:
+        """What the options of `access_spec` say."""
+        return cls(
+            username=params["username"],
+            password=params["password"],
+            ca_path=params["ca_path"] or "",
+            authfile=params["authfile"] or "",
+            insecure_registry=params["insecure_registry"],
+        )
 
 
 def sha256_of(path: pathlib.Path) -> str:

@@ -21,8 +21,9 @@ Spec = dict[str, dict[str, t.Any]]
 
 
 def placement_spec() -> Spec:
-    """How places are chosen."""
+    """The options of the documentation fragment `placement`: who wants a place, and how places are chosen."""
     return {
+        "vms": {"type": "list", "elements": "dict", "default": [], "options": _vm_spec()},
         "goal": {"type": "str", "choices": list(GOALS), "default": "spread"},
         "spare": {"type": "str", "choices": ["none", "host"], "default": "none"},
         "max_moves": {"type": "int", "default": 0},
@@ -33,7 +34,7 @@ def placement_spec() -> Spec:
     }
 
 
-def vms_spec() -> Spec:
+def _vm_spec() -> Spec:
     """Machines that are asked for."""
     return {
         "name": {"type": "str", "required": True},

@@ -3,7 +3,7 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-from ansible_collections.gpuops.vsphere.plugins.module_utils.inventory.problems import (
+from ansible_collections.gpuops.vsphere.plugins.module_utils.variables.problems import (
     InventoryProblem,
     failure_problem,
     merge,

@@ -6,7 +6,7 @@ import typing as t
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.gpuops.vsphere.plugins.module_utils.inventory.specs import (
+from ansible_collections.gpuops.vsphere.plugins.module_utils.variables.specs import (
     contradictions,
     missing_problems,
     unknown_problems,
@@ -181,7 +181,7 @@ def test_what_cannot_both_be_meant(values: dict[str, t.Any], variable: str | Non
     [("gpu_fleet_pol_size", "gpu_fleet_pool_size"), ("cluster_member_cluter", "cluster_member_cluster")],
 )
 def test_the_variables_of_growing_and_shrinking_are_checked(slip: str, meant: str) -> None:
-    roles = pathlib.Path(__file__).parents[5] / "roles"
+    roles = pathlib.Path(__file__).parents[4] / "roles"
     checked = yaml.safe_load((roles / "validate" / "vars" / "main.yml").read_text())["__validate_roles"]
     specs = [yaml.safe_load((roles / role / "meta" / "argument_specs.yml").read_text()) for role in checked]
     declared = {name for spec in specs for name in spec["argument_specs"]["main"]["options"]}
