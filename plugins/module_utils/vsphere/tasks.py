@@ -89,8 +89,8 @@ def run_calls(
         try:
             for name, call in calls.items():
                 futures[pool.submit(_call, client, name, call, doing)] = name
-            for future in concurrent.futures.as_completed(futures):
-                outcomes[futures[future]] = future.result()
+            for future, name in futures.items():
+                outcomes[name] = future.result()
         except KeyboardInterrupt:
             client.interrupted = True
             pool.shutdown(wait=True, cancel_futures=True)
@@ -157,6 +157,8 @@ def run_tasks(
 
 
 def _call(client: Client, name: str, call: t.Callable[[], t.Any], doing: str) -> TaskOutcome:
+    if client.interrupted:
+        return TaskOutcome(error=_interrupted(name, doing))
     try:
         return TaskOutcome(result=call())
     except vmodl.MethodFault as fault:

@@ -2,7 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 from __future__ import annotations
 
-import signal
+import json
+import os
+import pathlib
+import subprocess
+import sys
 import threading
 import time
 import types
@@ -74,49 +78,27 @@ def test_one_failure_is_that_object_s_alone(client: Any) -> None:
     assert outcomes["fault"].error.msg == "fault: could not try: No (InvalidState)."
 
 
-@pytest.mark.parametrize("submitted", [True, False])
-def test_an_interruption_ends_what_has_not_begun_and_reports_what_has(client: Any, submitted: bool) -> None:
+@pytest.mark.parametrize("moment", ["handing out", "waiting"])
+def test_an_interruption_ends_what_has_not_begun_and_reports_what_has(moment: str) -> None:
     # One at a time: the call under way ends, those behind it are never made. The signal comes while calls are
-    # still being handed out, or when all are and their ends are waited for.
-    made: list[str] = []
-    handed_out, never = threading.Event(), threading.Event()
-
-    def interrupt() -> None:
-        # As a terminal's Ctrl-C arrives: in the main thread, whichever thread this is.
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-    def first() -> str:
-        if submitted:
-            handed_out.wait(10)
-            never.wait(0.5)  # a signal between the last check and the wait itself would be seen only after the wait
-            interrupt()
-        end = time.monotonic() + 10
-        while not client.interrupted and time.monotonic() < end:
-            never.wait(0.01)
-        never.wait(0.2)
-        return "done"
-
-    class Calls(dict[str, Callable[[], Any]]):
-        def items(self) -> Any:
-            for number, item in enumerate(super().items()):
-                if number == 3 and not submitted:
-                    interrupt()
-                yield item
-            handed_out.set()
-
-    later = {f"later-{number}": lambda: made.append("made") for number in range(5)}
-    outcomes = run_calls(client, Calls({"first": first} | later), max_parallel=1, doing="try")
-    assert client.interrupted is True
-    assert outcomes["first"].result == "done"
-    assert made == []
-    assert list(outcomes) == ["first", *later]
-    assert {name for name, outcome in outcomes.items() if outcome.error and outcome.error.code == "interrupted"} == set(
-        later
+    # still being handed out, or when all are and their ends are waited for. In a process of its own: a signal is a
+    # process's, and this one is the test runner's.
+    script = pathlib.Path(__file__).with_name("interrupted_calls.py")
+    done = subprocess.run(
+        [sys.executable, str(script), moment],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
-    after = run_calls(client, {"next": lambda: made.append("made")}, max_parallel=1)
-    assert after["next"].error is not None
-    assert after["next"].error.code == "interrupted"
-    assert made == []
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["interrupted"] is True
+    assert seen["made"] == []
+    assert seen["outcomes"] == {"first": "done"} | {f"later-{number}": "interrupted" for number in range(5)}
+    assert next(iter(seen["outcomes"])) == "first"
+    assert seen["after"] == "interrupted"
 
 
 def test_nothing_to_do(client: Any) -> None:
