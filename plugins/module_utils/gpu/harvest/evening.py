@@ -196,7 +196,7 @@ def _reserve(
     while left and len(chosen) < wanted:
         short = wanted - len(chosen)
         enough = [group for group in left if len(group) >= short]
-        group = enough[-1] if enough else left[0]
+        group = min(enough, key=lambda group: (len(group), group)) if enough else left[0]
         left.remove(group)
         chosen += group[:short]
     return chosen
