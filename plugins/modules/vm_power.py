@@ -50,6 +50,18 @@ options:
       - How many seconds guests have to shut down.
     type: int
     default: 300
+  lend:
+    description:
+      - Whether what is suspended is lent, that is, suspended so that others use its GPU, and what is resumed returns.
+        The custom attribute C(gpuops.intent) remembers it, so that nothing that somebody else has suspended is resumed.
+      - It goes with O(state=suspended), O(state=resumed) and O(state=on).
+    type: bool
+    default: false
+  run_id:
+    description:
+      - Name of the run, kept in the custom attribute with O(lend).
+    type: str
+    default: vm_power
 extends_documentation_fragment:
   - gpuops.vsphere.vsphere
   - gpuops.vsphere.vsphere.bulk
@@ -142,11 +154,19 @@ import dataclasses
 import functools
 import typing as t
 
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, VmFacts, to_dict
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, Intent, VmFacts, to_dict
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Problem
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vm_power import in_the_way, plan_power, power_on_order
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vm_power import (
+    LENT,
+    in_the_way,
+    plan_power,
+    power_on_order,
+)
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import InputError
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.intents import now, write_intents
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module import (
     Applied,
     Params,
@@ -156,6 +176,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module impo
     with_assumed,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import Spec
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.reads import Found, read_hosts, read_vms
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import Bounds, TaskOutcome
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.vm_power import lanes_of, power_on_in_turn
@@ -191,7 +212,14 @@ def argument_spec() -> Spec:
         "force": {"type": "bool", "default": False},
         "hard": {"type": "bool", "default": False},
         "guest_timeout": {"type": "int", "default": 300},
+        "lend": {"type": "bool", "default": False},
+        "run_id": {"type": "str", "default": "vm_power"},
     }
+
+
+def prepare(module: AnsibleModule) -> None:
+    if module.params["lend"] and module.params["state"] == "off":
+        raise InputError("lend: goes with state suspended, resumed or on; what is off cannot return as it was.")
 
 
 def read(client: Client, params: Params) -> Facts:
@@ -215,25 +243,45 @@ def plan(facts: Facts, params: Params) -> Planned:
         hard=params["hard"],
         known=facts.vms.known,
         ambiguous=facts.vms.duplicates,
+        lend=Intent(params["run_id"], LENT, now()) if params["lend"] else None,
     )
     return Planned(
         plans={name: item.plan for name, item in plans.items()},
+        work=plans,
         vms={name: to_dict(item.predicted) for name, item in plans.items() if item.predicted is not None},
     )
 
 
 def apply(client: Client, facts: Facts, planned: Planned, params: Params) -> t.Mapping[str, Applied]:
     bounds = Bounds.of(params)
-    moids = {name: facts.vms[name].moid for name in planned.todo}
+    moids = {name: facts.vms[name].moid for name in planned.todo if planned.work[name].power}
     if params["state"] == "off":
         outcomes = _off(client, facts, moids, params, bounds)
     elif params["state"] == "suspended":
-        outcomes = suspend(client, moids, bounds)
+        marked = _mark(client, facts, planned, list(moids), bounds) if params["lend"] else {}
+        unmarked = {name: outcome for name, outcome in marked.items() if not outcome.ok}
+        outcomes = unmarked | suspend(
+            client, {name: moid for name, moid in moids.items() if name not in unmarked}, bounds
+        )
     else:
         lanes = lanes_of({name: facts.vms[name] for name in moids})
         outcomes = power_on_in_turn(client, moids, bounds, lanes, functools.partial(_order, client, facts, lanes))
+        if params["lend"]:
+            done = [name for name in planned.todo if name not in outcomes or outcomes[name].ok]
+            outcomes |= _mark(client, facts, planned, [name for name in done if facts.vms[name].intent], bounds)
     causes = _causes(client, facts, outcomes)
     return {name: _with_advice(item, facts.vms[name], causes.get(name, "")) for name, item in applied(outcomes).items()}
+
+
+def _mark(
+    client: Client, facts: Facts, planned: Planned, names: t.Sequence[str], bounds: Bounds
+) -> dict[str, TaskOutcome]:
+    """Write or clear the intents as planned."""
+    intents = {
+        name: (client.ref(vim.VirtualMachine, facts.vms[name].moid), planned.work[name].predicted.intent)
+        for name in names
+    }
+    return write_intents(client, intents, max_parallel=bounds.max_parallel)
 
 
 def _off(
@@ -290,7 +338,7 @@ def _advised(problem: Problem, vm: VmFacts, cause: str) -> Problem:
 
 
 def main() -> None:
-    bulk_module(argument_spec(), read=read, plan=plan, apply=apply)
+    bulk_module(argument_spec(), prepare=prepare, read=read, plan=plan, apply=apply)
 
 
 if __name__ == "__main__":

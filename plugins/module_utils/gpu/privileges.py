@@ -46,6 +46,7 @@ _MAINTENANCE = ("EnterMaintenanceMode_Task", "ExitMaintenanceMode_Task")
 MODULES: dict[str, tuple[Need, ...]] = {
     "esxi_gpu_info": (),
     "gpu_placement": (),
+    "harvest_plan": (),
     "gpu_plan": (),
     "advanced_options": (
         Need("Global.Settings", "root", ("UpdateOptions",), "settings of the vCenter", "vcenter"),
@@ -124,6 +125,7 @@ MODULES: dict[str, tuple[Need, ...]] = {
         Need("VirtualMachine.Interact.PowerOn", "vm", ("PowerOnVM_Task",), "state: on or resumed", "on"),
         Need("VirtualMachine.Interact.PowerOff", "vm", _POWER_OFF, "state: off", "off"),
         Need("VirtualMachine.Interact.Suspend", "vm", ("SuspendVM_Task",), "state: suspended", "suspended"),
+        *_intent("vm", "lend: true", "lend"),
     ),
     "vm_shares": (
         Need("VirtualMachine.Config.Resource", "vm", ("ReconfigVM_Task",), "vms"),
@@ -167,6 +169,7 @@ JOBS: dict[str, tuple[str, ...]] = {
     "rolling": ("esxi_maintenance", "esxi_power"),
     "vms": _VMS,
     "power": ("vm_power",),
+    "harvest": ("harvest_plan", "vm_power"),
     "shares": ("vm_shares",),
     "lock": ("gpu_lock",),
     "cluster": ("advanced_options", "cluster_member"),

@@ -10,7 +10,7 @@ import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu import vm_problems
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, Power, VmFacts
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, Intent, Power, VmFacts
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Change, ObjectPlan, Problem
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vgpu import predict, profiles_of, running
 
@@ -24,12 +24,18 @@ _WANTED: dict[State, Power] = {
 }
 
 
+LENT = "lent"
+"""Action of the intent on a desktop that is suspended so that others use its GPU, and is to be resumed."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class PowerPlan:
     """The plan of one virtual machine, and the virtual machine as it is then."""
 
     plan: ObjectPlan
     predicted: VmFacts | None = None
+    power: bool = True
+    """Its power changes, not only its intent."""
 
 
 def plan_power(
@@ -42,13 +48,17 @@ def plan_power(
     hard: bool = False,
     known: collections.abc.Collection[str] = (),
     ambiguous: collections.abc.Collection[str] = (),
+    lend: Intent | None = None,
     catalog: Catalog | None = None,
 ) -> dict[str, PowerPlan]:
     """Plan each virtual machine of `names`; `vms` may hold others on the same hosts, whose vGPUs take room.
 
     `force` allows what loses data: discarding a suspended machine's memory. `hard` does not ask the guest.
+    `lend` is the intent that is written to what is suspended, so that only that is resumed, and it is cleared then.
     """
     plans = {name: _plan(name, state, vms.get(name), hosts, force, hard, known, ambiguous) for name in names}
+    if lend is not None:
+        plans = {name: _lent(item, vms[name], lend) if name in vms else item for name, item in plans.items()}
     if state in ("on", "resumed"):
         _add_predictions(plans, vms, hosts, catalog or Catalog())
     return plans
@@ -87,6 +97,29 @@ def _change(vm: VmFacts, state: State, wanted: Power, hard: bool) -> Change:
     if state == "off":
         return Change("power off", "power", vm.power, wanted, "without asking its guest" if hard else "", True)
     return Change("power on", "power", vm.power, wanted, "resume it" if vm.power == "suspended" else "")
+
+
+def _lent(item: PowerPlan, vm: VmFacts, lend: Intent) -> PowerPlan:
+    """The plan of a machine that is lent or returned: with its intent, or why it is not ours."""
+    ours = vm.intent is not None and vm.intent.action == LENT
+    if vm.intent is not None and not ours:
+        text = f"is in the hands of another run ({vm.intent.action}). Finish that first, then run again."
+        return _refused(vm.name, Problem("in_other_hands", vm.name, text, kind="state"))
+    if vm.power == "suspended" and not ours:
+        text = "was suspended by somebody else, so it is not lent. Leave it to them, or resume it without lend."
+        return _refused(vm.name, Problem("not_lent", vm.name, text, "lend", kind="state"))
+    if item.predicted is None or item.plan.problems:
+        return item
+    if item.predicted.power == "suspended":
+        return dataclasses.replace(item, predicted=dataclasses.replace(item.predicted, intent=vm.intent or lend))
+    if not ours:
+        return item
+    changes = item.plan.changes or (Change("clear", "intent", LENT, None, "it has returned already"),)
+    return PowerPlan(
+        dataclasses.replace(item.plan, changes=changes),
+        dataclasses.replace(item.predicted, intent=None),
+        power=bool(item.plan.changes),
+    )
 
 
 def _in_the_way(vm: VmFacts, state: State, hosts: t.Mapping[str, HostFacts], force: bool) -> list[Problem]:
@@ -138,7 +171,11 @@ def _add_predictions(
         starting = {
             name: profiles_of(vms[name])
             for name, item in plans.items()
-            if item.plan.changed and name in vms and vms[name].host == host.name and profiles_of(vms[name])
+            if item.plan.changed
+            and item.power
+            and name in vms
+            and vms[name].host == host.name
+            and profiles_of(vms[name])
         }
         if not starting:
             continue

@@ -185,6 +185,7 @@ SCENARIOS = [
     Scenario("vm_power", power("off", "on"), (ON,)),
     Scenario("vm_power", power("on", "off", force=True), (OFF,)),
     Scenario("vm_power", power("on", "suspended"), (SUSPEND,)),
+    Scenario("vm_power", power("on", "suspended", lend=True), (MANAGE, SET, SUSPEND)),
     Scenario("vm_power", power("on", "resumed"), (ON,), lambda n: ("vm_power", power("on", "suspended")(n))),
     Scenario("vm_shares", shares, ("VirtualMachine.Config.Resource",)),
     Scenario("vm_group", lambda n: {"vms": [vm(f"new-{n}", host=host(n), template=TEMPLATE)]}, CLONE),

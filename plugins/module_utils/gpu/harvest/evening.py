@@ -16,9 +16,7 @@ import typing as t
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, VmFacts
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vgpu import Gpu, Profile, offered, running
-
-LENT = "lent"
-"""Action of the intent on a desktop that harvesting has suspended."""
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vm_power import LENT
 
 Heartbeat = t.Literal["green", "yellow", "red", "gray"]
 Check = t.Literal["idle", "busy", "failed"]

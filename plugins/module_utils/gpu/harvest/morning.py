@@ -231,7 +231,7 @@ def _lanes(lent: t.Mapping[str, VmFacts], places: t.Mapping[str, str], timing: T
     """Resume wherever a host and the whole have a lane free: on the host with the most to do, the longest first."""
     seconds = {name: timing.measured.get(name, timing.resume) for name in places}
     queues: dict[str, list[str]] = {}
-    for name in sorted(places, key=lambda name: (seconds[name], name)):
+    for name in sorted(places, key=lambda name: (-seconds[name], name), reverse=True):
         queues.setdefault(places[name], []).append(name)
     load = {host: sum(seconds[name] for name in queue) for host, queue in queues.items()}
     free = [(-load[host], host) for host, queue in queues.items() for _lane in range(min(timing.per_host, len(queue)))]

@@ -1,0 +1,452 @@
+#!/usr/bin/python
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: harvest_plan
+short_description: Plan which idle desktops lend their GPUs, and when they must return
+version_added: "0.1.0"
+author:
+  - The gpuops.vsphere contributors (@gpuops)
+description:
+  - Says which desktops to suspend in the evening so that their vGPUs make room for compute machines, when their return
+    must begin so that all are ready before work does, and which compute machines leave for a user who comes at night.
+    Changes nothing.
+  - A desktop is left alone unless it is known to be idle, is marked to be lent, can be suspended and can return.
+  - The start of the return is counted back from the deadline, with measured times, what hosts bear at once, and a
+    margin.
+  - Lent desktops are those that are suspended with the intent C(lent) in the custom attribute C(gpuops.intent).
+options:
+  desktops:
+    description:
+      - The desktops that follow the O(schedules).
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description:
+          - Name of the virtual machine.
+        type: str
+        required: true
+      lend:
+        description:
+          - Whether it may be lent.
+        type: bool
+        default: false
+      cpu_mhz:
+        description:
+          - Its CPU usage in MHz, as averages over equal parts of the window that is to be idle.
+        type: list
+        elements: float
+        default: []
+      check:
+        description:
+          - What the site's own check says of it. V(failed) also where it hung. Left out where it was not made.
+        type: str
+        choices: [idle, busy, failed]
+      resume_seconds:
+        description:
+          - The longest of its last times to resume. Left out where none was measured.
+        type: float
+  schedules:
+    description:
+      - Working hours by name, each with C(timezone) (of the IANA database), C(ready_by) and C(lend_from) (local times
+        such as C('07:30')), and where they differ from the defaults C(days) (weekdays on which work begins, V(mon) to
+        V(fri)) and C(holidays) (dates).
+      - Desktops are lent only while none of the schedules has working hours.
+      - A local time that the change of the clock skips or repeats is read so that desktops are never short of time.
+    type: dict
+    required: true
+  compute_profile:
+    description:
+      - vGPU profile to make room for, for example V(nvidia_a100-40c).
+    type: str
+    required: true
+  compute_vms:
+    description:
+      - Machines that work on lent GPUs.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description:
+          - Name of the virtual machine.
+        type: str
+        required: true
+      jobs:
+        description:
+          - How many jobs run on it.
+        type: int
+        default: 0
+  phase:
+    description:
+      - What to do. V(auto) goes by O(schedules), and is what a timer runs.
+    type: str
+    choices: [auto, evening, morning]
+    default: auto
+  wanted:
+    description:
+      - Lent desktops whose users wait for them now.
+    type: list
+    elements: str
+    default: []
+  idle_mhz:
+    description:
+      - A desktop is idle if no sample of its CPU usage is above this, in MHz.
+    type: float
+    default: 300
+  idle_samples:
+    description:
+      - How many samples that takes.
+    type: int
+    default: 6
+  check_required:
+    description:
+      - Whether the site's own check must say V(idle) too.
+    type: bool
+    default: false
+  reserve:
+    description:
+      - How many idle desktops stay ready for late users.
+    type: int
+    default: 0
+  timing:
+    description:
+      - How long things take, in seconds, and how much at once.
+    type: dict
+    default: {}
+    suboptions:
+      drain:
+        description:
+          - From the first signal to jobs until the last is requeued.
+        type: float
+        default: 600
+      release:
+        description:
+          - To suspend or power off the compute machines.
+        type: float
+        default: 120
+      resume:
+        description:
+          - To resume a desktop of which nothing was measured.
+        type: float
+        default: 120
+      per_host:
+        description:
+          - How many desktops a host resumes at once. Power-ons with vGPUs are made one after the other on a host.
+        type: int
+        default: 1
+      at_once:
+        description:
+          - How many resume at once altogether.
+        type: int
+        default: 16
+      margin:
+        description:
+          - Share of all this that is added.
+        type: float
+        default: 0.25
+      least_margin:
+        description:
+          - And how many seconds are added at least.
+        type: float
+        default: 600
+  interval:
+    description:
+      - Seconds between two runs of the timer.
+    type: int
+    default: 600
+  now:
+    description:
+      - A time in ISO 8601 with its offset, to see what would be done then with what is known now.
+    type: str
+extends_documentation_fragment:
+  - gpuops.vsphere.vsphere
+  - gpuops.vsphere.vsphere.bulk
+  - gpuops.vsphere.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+seealso:
+  - module: gpuops.vsphere.vm_power
+  - module: gpuops.vsphere.vm_shares
+"""
+
+EXAMPLES = r"""
+- name: See which desktops would be lent now
+  gpuops.vsphere.harvest_plan:
+    hostname: vcenter.example.org
+    username: "{{ vcenter_username }}"
+    password: "{{ vcenter_password }}"
+    schedules:
+      office: {timezone: Europe/Berlin, ready_by: '07:30', lend_from: '19:00'}
+    desktops:
+      - {name: desk-01, lend: true, cpu_mhz: [40, 35, 60, 41, 38, 44]}
+      - {name: desk-02, lend: true, cpu_mhz: [40, 2100, 60, 41, 38, 44]}
+    compute_profile: nvidia_a100-40c
+    reserve: 1
+  register: night
+
+- name: Say when the return must begin
+  ansible.builtin.debug:
+    msg: "{{ night.phase }}: back from {{ night.start_by }} UTC, ready by {{ night.deadline }}"
+"""
+
+RETURN = r"""
+objects:
+  description: What is planned for each desktop.
+  returned: always
+  type: dict
+  contains:
+    verdict:
+      description: V(suspend), V(reserve), V(keep), V(leave alone), V(lent) or V(resume).
+      type: str
+    reason:
+      description: Why.
+      type: str
+    host:
+      description: Where it resumes, with RV(objects.verdict=resume).
+      type: str
+phase:
+  description: V(day), V(evening), V(night) or V(morning).
+  returned: always
+  type: str
+deadline:
+  description: When the desktops must be ready (in RV(phase=day) since when), UTC; null for never.
+  returned: always
+  type: str
+start_by:
+  description: When the return of all that are or may be lent must begin at the latest, UTC; null with none.
+  returned: always
+  type: str
+release:
+  description: Compute machines to drain and take off first.
+  returned: always
+  type: list
+  elements: str
+suspend:
+  description: Desktops to suspend.
+  returned: always
+  type: list
+  elements: str
+resume:
+  description: Desktops to resume, in this order.
+  returned: always
+  type: list
+  elements: str
+room:
+  description: How many machines with O(compute_profile) each host then takes.
+  returned: always
+  type: dict
+requests:
+  description: Number of requests made to the vCenter by method.
+  returned: always
+  type: dict
+failure:
+  description: Code, object and vSphere fault of the (first) failure.
+  returned: on failure
+  type: dict
+"""
+
+import dataclasses
+import datetime
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.evening import Activity, IdlePolicy
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.morning import Timing
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.night import (
+    NightFacts,
+    NightPolicy,
+    plan_night,
+)
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.schedule import (
+    Hours,
+    ScheduleError,
+    hours_at,
+    schedule_from,
+)
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vgpu import parse_profile
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.desktops import read_heartbeats
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import InputError
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module import (
+    Params,
+    Planned,
+    bulk_module,
+    with_assumed,
+)
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import Spec
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.reads import read_fleet
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.vms import with_assumed_vms
+
+_TIMING: Spec = {
+    "drain": {"type": "float", "default": 600},
+    "release": {"type": "float", "default": 120},
+    "resume": {"type": "float", "default": 120},
+    "per_host": {"type": "int", "default": 1},
+    "at_once": {"type": "int", "default": 16},
+    "margin": {"type": "float", "default": 0.25},
+    "least_margin": {"type": "float", "default": 600},
+}
+
+
+def argument_spec() -> Spec:
+    return {
+        "desktops": {
+            "type": "list",
+            "elements": "dict",
+            "required": True,
+            "options": {
+                "name": {"type": "str", "required": True},
+                "lend": {"type": "bool", "default": False},
+                "cpu_mhz": {"type": "list", "elements": "float", "default": []},
+                "check": {"type": "str", "choices": ["idle", "busy", "failed"]},
+                "resume_seconds": {"type": "float"},
+            },
+        },
+        "schedules": {"type": "dict", "required": True},
+        "compute_profile": {"type": "str", "required": True},
+        "compute_vms": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {"name": {"type": "str", "required": True}, "jobs": {"type": "int", "default": 0}},
+        },
+        "phase": {"type": "str", "choices": ["auto", "evening", "morning"], "default": "auto"},
+        "wanted": {"type": "list", "elements": "str", "default": []},
+        "idle_mhz": {"type": "float", "default": 300},
+        "idle_samples": {"type": "int", "default": 6},
+        "check_required": {"type": "bool", "default": False},
+        "reserve": {"type": "int", "default": 0},
+        "timing": {"type": "dict", "default": {}, "apply_defaults": True, "options": _TIMING},
+        "interval": {"type": "int", "default": 600},
+        "now": {"type": "str"},
+    }
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Moment:
+    """The time that is planned for, and where it lies."""
+
+    now: datetime.datetime
+    hours: Hours
+
+
+def moment(params: Params) -> Moment:
+    """Raises InputError for a schedule or a time that is none."""
+    try:
+        now = datetime.datetime.fromisoformat(params["now"]) if params["now"] else datetime.datetime.now(datetime.UTC)
+    except ValueError as error:
+        raise InputError(f"now: {params['now']!r} is not a time such as 2026-01-14T19:30:00+01:00.") from error
+    if now.tzinfo is None:
+        raise InputError(f"now: {params['now']!r} has no offset. Add one, such as +01:00, or Z for UTC.")
+    try:
+        schedules = [schedule_from(name, _mapping(name, data)) for name, data in params["schedules"].items()]
+        return Moment(now, hours_at(schedules, now))
+    except ScheduleError as error:
+        raise InputError(f"schedules: {error}") from error
+
+
+def _mapping(name: str, data: t.Any) -> t.Mapping[str, t.Any]:
+    if not isinstance(data, t.Mapping):
+        raise ScheduleError(f"{name}: a schedule has keys: timezone, ready_by, lend_from.")
+    return data
+
+
+def prepare(module: AnsibleModule) -> None:
+    params = module.params
+    if parse_profile(params["compute_profile"]) is None:
+        raise InputError(f"compute_profile: {params['compute_profile']!r} is no vGPU profile such as nvidia_a100-40c.")
+    for key in ("idle_mhz", "idle_samples", "reserve", "interval"):
+        if params[key] < 0:
+            raise InputError(f"{key}: must not be negative.")
+    for key, value in params["timing"].items():
+        least = 1 if key in ("per_host", "at_once") else 0
+        if value < least:
+            raise InputError(f"timing.{key}: must be at least {least}.")
+    names = [desktop["name"] for desktop in params["desktops"]]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    both = sorted({*names} & {item["name"] for item in params["compute_vms"]})
+    if doubled or both:
+        raise InputError(
+            f"desktops: {', '.join(doubled or both)} {'is there twice' if doubled else 'is also in compute_vms'}."
+        )
+    unknown = sorted({*params["wanted"]} - {*names})
+    if unknown:
+        raise InputError(f"wanted: {', '.join(unknown)} is not in desktops.")
+    found = moment(params)
+    if found.hours.working and params["phase"] == "evening":
+        raise InputError(
+            f"phase: it is working hours until {found.hours.until:%Y-%m-%d %H:%M} UTC; desktops are not lent then."
+        )
+
+
+def read(client: Client, params: Params) -> NightFacts:
+    hosts, vms = read_fleet(client)
+    beats = read_heartbeats(client)
+    desktops = {desktop["name"]: desktop for desktop in params["desktops"]}
+    return NightFacts(
+        {vm.name: vm for vm in vms},
+        hosts,
+        {
+            name: Activity(tuple(desktop["cpu_mhz"]), beats.get(name, "gray"), desktop["check"])
+            for name, desktop in desktops.items()
+        },
+        frozenset(name for name, desktop in desktops.items() if desktop["lend"]),
+        {item["name"]: item["jobs"] for item in params["compute_vms"]},
+    )
+
+
+def plan(facts: NightFacts, params: Params) -> Planned:
+    profile = parse_profile(params["compute_profile"])
+    if profile is None:
+        raise InputError("compute_profile: is no vGPU profile.")
+    at = moment(params)
+    measured = {
+        desktop["name"]: desktop["resume_seconds"] for desktop in params["desktops"] if desktop["resume_seconds"]
+    }
+    night = plan_night(
+        [desktop["name"] for desktop in params["desktops"]],
+        dataclasses.replace(facts, vms=with_assumed_vms(facts.vms, params), hosts=with_assumed(facts.hosts, params)),
+        NightPolicy(
+            IdlePolicy(params["idle_mhz"], params["idle_samples"], params["check_required"], params["reserve"]),
+            Timing(measured=measured, **params["timing"]),
+            profile,
+            params["interval"],
+            None if params["phase"] == "auto" else params["phase"],
+            frozenset(params["wanted"]),
+        ),
+        at.hours,
+        at.now,
+    )
+    return Planned(
+        plans=night.plans,
+        returns={
+            "phase": night.phase,
+            "deadline": _utc(night.deadline),
+            "start_by": _utc(night.start_by),
+            "release": list(night.release),
+            "suspend": list(night.suspend),
+            "resume": list(night.resume),
+            "room": dict(night.room),
+        },
+    )
+
+
+def _utc(time: datetime.datetime | None) -> str | None:
+    return None if time is None else time.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def main() -> None:
+    bulk_module(argument_spec(), prepare=prepare, read=read, plan=plan)
+
+
+if __name__ == "__main__":
+    main()
