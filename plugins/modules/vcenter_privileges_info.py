@@ -38,6 +38,7 @@ options:
           - rolling
           - vms
           - power
+          - harvest
           - shares
           - lock
           - cluster
@@ -72,6 +73,7 @@ options:
           - begun
           - drs
           - image
+          - lend
           - member
           - migrate
           - 'off'

@@ -37,6 +37,7 @@ options:
       - rolling
       - vms
       - power
+      - harvest
       - shares
       - lock
       - cluster
