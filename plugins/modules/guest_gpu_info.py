@@ -203,7 +203,9 @@ class Guest:
         kernel = os.uname().release
         clock = self.clock(controller_time)  # first: the comparison is with the time at which the task began
         code, out, err = self.run("nvidia-smi", "-q")
-        loaded, gpus = read.parse_smi(out) if code == 0 else ("", ())
+        answering, gpus = read.parse_smi(out) if code == 0 else ("", ())
+        # The kernel knows it also where nvidia-smi refuses, as it does after an upgrade without a reboot.
+        loaded = text_of(MODULES / "nvidia" / "version").strip() or answering
         said = (out.strip() or err.strip()).splitlines()
         return read.GuestFacts(
             kernel=kernel,

@@ -135,6 +135,8 @@ def _gpu(facts: GuestFacts, wanted: Wanted) -> Finding:
     if len(facts.gpus) >= wanted.gpus:
         return Finding("gpu", OK, f"{len(facts.gpus)} visible: {', '.join(gpu.name for gpu in facts.gpus)}")
     message = f"nvidia-smi sees {len(facts.gpus)} GPU{'' if len(facts.gpus) == 1 else 's'}, {wanted.gpus} wanted"
+    if facts.smi_error and facts.loaded:
+        message += f" ({facts.smi_error})"
     if len(facts.pci) < wanted.gpus:
         return Finding(
             "gpu",

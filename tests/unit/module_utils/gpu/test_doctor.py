@@ -88,6 +88,12 @@ def test_a_guest_without_its_driver_says_why() -> None:
     assert "no driver is installed" in {f.message for f in failures(loaded="", installed="", gpus=())}
 
 
+def test_a_loaded_driver_that_answers_nothing_says_why() -> None:
+    failed = {finding.check: finding for finding in failures(gpus=(), smi_error="No devices were found")}
+    assert set(failed) == {"gpu", "licence"}
+    assert "No devices were found" in failed["gpu"].message
+
+
 def test_gpus_missing_from_the_bus_and_missing_from_the_driver_differ() -> None:
     few = Wanted(gpus=2)
     (missing,) = failures(wanted=few)
