@@ -19,6 +19,7 @@ description:
   - Virtual machines that run on a host are drained, each by the first way that there is for it - DRS, migration while
     it runs (O(migrate)), suspending (O(suspend)), shutting down (O(shut_down)). A host with virtual machines for which
     there is no way is refused before anything is begun, with the list of them. vCLS agents are never in the way.
+  - Tasks that are under way on these virtual machines, such as those of a run that was killed, are waited for first.
   - What was drained is restored with O(state=left), and nothing else - a virtual machine that somebody else has
     suspended or powered off is left alone.
 options:
@@ -181,6 +182,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.drains impo
     DrainSettings,
     read_drain,
     read_drained,
+    wait_for_guests,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.intents import now
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.maintenance import apply_maintenance
@@ -221,7 +223,11 @@ def read(client: Client, params: Params) -> Facts:
     hosts = read_hosts(client, params["hosts"], guests=params["state"] == "entered")
     if params["state"] == "entered":
         # What was assumed is not known yet here: it only ever takes hosts off the list.
-        return Facts(hosts, read_drain(client, [hosts[name] for name in to_drain(hosts, list(hosts))]))
+        entering = to_drain(hosts, list(hosts))
+        if wait_for_guests(client, [hosts[name] for name in entering], Bounds.of(params)):
+            hosts = read_hosts(client, params["hosts"], guests=True)
+            entering = to_drain(hosts, list(hosts))
+        return Facts(hosts, read_drain(client, [hosts[name] for name in entering]))
     drained = read_drained(client, hosts) if hosts else {}
     for name, items in drained.items():
         hosts[name] = dataclasses.replace(hosts[name], drained=items)

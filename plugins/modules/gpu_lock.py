@@ -221,11 +221,10 @@ def _plan_held(facts: Facts, cluster: str, run: str, lifetime: float) -> ObjectP
 
 def apply(client: Client, facts: Facts, planned: Planned, params: Params) -> t.Mapping[str, Applied]:
     bounds = Bounds.of(params)
-    run = planned.returns["run_id"]
     pid = params["holder_pid"] or os.getppid()
     holder = Holder(
         params["owner"] or f"{getpass.getuser()}@{socket.gethostname()}",
-        run,
+        planned.returns["run_id"],
         facts.now,
         after(facts.now, params["lifetime"]),
         controller(),
@@ -237,7 +236,7 @@ def apply(client: Client, facts: Facts, planned: Planned, params: Params) -> t.M
     for cluster in planned.plans:
         try:
             if params["state"] == "released":
-                done[cluster] = Applied(release(client, cluster, run, force=params["force"], bounds=bounds))
+                done[cluster] = Applied(release(client, cluster, holder, alive, force=params["force"], bounds=bounds))
             elif planned.plans[cluster].failed:
                 continue
             elif any(plan.failed for plan in planned.plans.values()) or any(item.problems for item in done.values()):
@@ -249,7 +248,7 @@ def apply(client: Client, facts: Facts, planned: Planned, params: Params) -> t.M
         except GpuOpsError as error:
             done[cluster] = Applied(changed=False, problems=(problem(cluster, error),))
             for other in taken:  # all or none
-                release(client, other, run, force=False, bounds=bounds)
+                release(client, other, holder, alive, force=False, bounds=bounds)
                 done[other] = Applied(changed=False)
     return done
 

@@ -2,14 +2,15 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Kill playbooks at every call that changes something, run them again, and compare the end with an undisturbed one.
 
-    crash_test.py [--sample N] [--seed N] [--workers N] [--only PLAYBOOK …]
+    crash_test.py [--sample N] [--seed N] [--workers N] [--only PLAYBOOK …] [--matching TEXT]
     crash_test.py --check-mode
 
-For each playbook of the table below one run is left alone. Its calls that change something, each killed as it is
-about to be carried out and just after, are the cases; `--sample` takes so many of them at random. Each case has a
-simulator of its own: the playbook is killed with SIGKILL, workers and all, and run again to its end.
+For each playbook of `scenes.py` one run is left alone. Its calls that change something, each killed as it is about to
+be carried out and just after, are the cases; `--sample` takes so many of them at random, of every playbook as many.
+Each case has a simulator of its own: the playbook is killed with SIGKILL, workers and all, and run again to its end.
 
-With `--check-mode` every playbook is run with --check instead, all on one simulator, which must stay as it is.
+With `--check-mode` every playbook is run with --check first. The simulator must stay as it is, and the run in earnest
+that follows must change as many things as were announced.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import argparse
 import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -27,13 +29,14 @@ import tempfile
 import threading
 import time
 import typing as t
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "integration"), str(HERE.parent / "integration" / "playbooks")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "integration"), str(HERE.parent / "integration" / "playbooks")]
 
 from lab import Lab, Run, kill_hard  # noqa: E402 - found by the lines above
+from scenes import SCENES, Model, Scene  # noqa: E402
 from simulated import TOP  # noqa: E402
 
 # At this pace two minutes of the vCenter's time, within which a run asks for what its mark announces, are 12 s: longer
@@ -49,113 +52,9 @@ RUN_S = 240
 # Whatever else is called changes something.
 READS = re.compile(
     r"Retrieve.*|Continue.*|Query.*|Wait.*|Read.*|Find.*|Login|Logout|CurrentTime|Fetch|(Create|Destroy).*(Filter|View"
-    r"|Collector|CollectorForTasks)|RewindCollector|CancelRetrieve.*|Refresh.*|SessionIsActive|fetchSoftwarePackages"
+    r"|Collector|CollectorForTasks)|RewindCollector|CancelRetrieve.*|Refresh.*|SessionIsActive|fetchSoftwarePackages|HasPrivilege.*|ScanHost.*"
     r"|(GET|HEAD) .*|DestroyPropertyFilter"
 )
-
-
-ONE, THREE = "esx-gpu-01.lab", "esx-gpu-03.lab"
-Model = dict[str, t.Any]
-
-
-def _hosts(model: Model) -> list[Model]:
-    return t.cast("list[Model]", model["clusters"][0]["hosts"])
-
-
-def _passthrough(model: Model) -> None:
-    """GPUs in passthrough already."""
-    for host in _hosts(model):
-        for gpu in host["gpus"]:
-            gpu["passthrough"] = True
-
-
-def _busy(model: Model) -> None:
-    """An ordinary machine on each GPU host, in the way of maintenance mode."""
-    shape = {"memory_mb": 4096, "power": "on"}
-    model["vms"] = [
-        {"name": f"web-{number}", "host": host["name"], **shape} for number, host in enumerate(_hosts(model))
-    ]
-
-
-def _vgpus(model: Model) -> None:
-    """A host whose GPUs take vGPUs, and a machine that runs with one."""
-    _hosts(model)[0] |= {
-        "gpus": [{"gpu": "A100-40", "count": 2}],
-        "vgpu_manager": "16.4",
-        "graphics_type": "sharedDirect",
-    }
-    mmio = {"pciPassthru.use64bitMMIO": "TRUE", "pciPassthru.64bitMMIOSizeGB": "128"}
-    gpus = [{"mode": "vgpu", "profile": "nvidia_a100-10c"}]
-    shape = {"firmware": "efi", "memory_mb": 4096, "memory_locked": True, "extra_config": mmio, "power": "on"}
-    model["vms"] = [{"name": "train", "host": ONE, "gpus": gpus, **shape}]
-
-
-def _variables(**variables: t.Any) -> tuple[str, ...]:
-    return ("-e", json.dumps(variables))
-
-
-@dataclasses.dataclass(frozen=True)
-class Scene:
-    """A playbook, what it begins with, and how it is called."""
-
-    playbook: str
-    arguments: tuple[str, ...] = ()
-    change: Callable[[Model], None] | None = None
-
-
-_TWO_HOSTS = ("--limit", f"{ONE}:{THREE}")
-_POOL = {
-    "gpu_fleet_pool_vm": {
-        "gpus": [{"mode": "dynamic", "id": "10de:1eb8"}],
-        "template": "gpu-server-template",
-        "memory_mb": 32768,
-    },
-    "gpu_vm_vms": [],
-    "gpu_fleet_shut_down": "force",
-    "gpu_fleet_guest_timeout": 5,
-}
-
-SCENES = (
-    Scene("site", _TWO_HOSTS),
-    Scene("esxi_passthrough", _TWO_HOSTS, change=_busy),
-    Scene("gpu_vm", change=_passthrough),
-    Scene("esxi_rolling", (*_TWO_HOSTS, *_variables(esxi_rolling_reboot="always")), change=_busy),
-    Scene(
-        "vgpu_host",
-        (
-            "--limit",
-            THREE,
-            *_variables(
-                grid_host_driver_version="535.154.02",
-                grid_host_driver_bundle="https://depot.lab/NVD-VGPU-800_535.154.02.zip",
-                grid_host_driver_reboot_ok=True,
-                esxi_graphics_default_type="sharedDirect",
-                esxi_passthrough_devices=[],
-            ),
-        ),
-    ),
-    Scene(
-        "gpu_vm_change",
-        (
-            "--limit",
-            ONE,
-            *_variables(
-                gpu_vm_vms=[
-                    {
-                        "name": "train",
-                        "gpus": [{"mode": "vgpu", "profile": "a100-20c", "count": 2}],
-                        "cpu": {"shares": "high"},
-                    }
-                ],
-                esxi_passthrough_missing="skip",
-                gpu_vm_guest_timeout=60,
-            ),
-        ),
-        change=_vgpus,
-    ),
-    Scene("expand", ("--limit", THREE, *_variables(gpu_fleet_pool_size=2, **_POOL))),
-)
-"""Every playbook that changes something in the vCenter; a new one gets a line here."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,6 +82,16 @@ class Verdict:
     seconds: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Undisturbed:
+    """What a run that nobody kills ends with."""
+
+    world: dict[str, t.Any]
+    cases: list[Case]
+    """The crashes that it could have had."""
+    seconds: float
+
+
 class CrashTestError(Exception):
     """The test itself cannot go on."""
 
@@ -195,6 +104,7 @@ FORGET = {
     "created": "when a machine was created",
     "uuid": "made up for each clone",
     "instance_uuid": "made up for each clone",
+    "macAddress": "made up for each clone",
     "version": "of a pool or machine: how often it was changed",
     "events": "what happened, crashes included",
     "fields": "the custom attribute keeps its number; its values are compared by `custom_values`",
@@ -229,7 +139,10 @@ def difference(expected: t.Any, found: t.Any, where: str = "") -> str:
             if told := difference(expected[key], found[key], f"{where}/{key}"):
                 return told
         return ""
-    return "" if expected == found else f"{where}: {found!r}, not {expected!r}"
+    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        pairs = enumerate(zip(expected, found, strict=True))
+        return next((told for at, (one, two) in pairs if (told := difference(one, two, f"{where}/{at}"))), "")
+    return "" if expected == found else f"{where}: {found!r}, not {expected!r}"[:400]
 
 
 def marks(world: t.Mapping[str, t.Any]) -> list[str]:
@@ -241,9 +154,8 @@ def marks(world: t.Mapping[str, t.Any]) -> list[str]:
 class CrashTest:
     """All cases of some scenes, on several simulators side by side."""
 
-    def __init__(self, directory: Path, scenes: Sequence[Scene]) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.scenes = scenes
         self._numbers = iter(range(10**6))
         self._lock = threading.Lock()
 
@@ -265,8 +177,9 @@ class CrashTest:
         finally:
             lab.stop()
 
-    def undisturbed(self, scene: Scene) -> tuple[dict[str, t.Any], list[Case]]:
+    def undisturbed(self, scene: Scene) -> Undisturbed:
         """The end without a crash, and the cases."""
+        began = time.monotonic()
         with self.lab(scene) as lab:
             lab.vcenter.reset_counts()
             self._finish(lab, scene)
@@ -275,12 +188,13 @@ class CrashTest:
         if left := marks(world):
             raise CrashTestError(f"{scene.playbook}, undisturbed, leaves marks on {', '.join(left)}")
         changing = {method: count for method, count in counts.items() if not READS.fullmatch(method)}
-        return world, [
+        cases = [
             Case(scene, method, nth, done)
             for method, count in sorted(changing.items())
             for nth in range(1, count + 1)
             for done in (False, True)
         ]
+        return Undisturbed(world, cases, time.monotonic() - began)
 
     def crash(self, case: Case, expected: t.Mapping[str, t.Any]) -> Verdict:
         """Kill at the case's call, run again, compare."""
@@ -322,29 +236,52 @@ class CrashTest:
             if process.poll() is None:
                 kill_hard(process)
         if process.returncode != 0:
-            told = re.findall(r"msg: .*|\[ERROR\].*|fatal: .*", output)
-            raise CrashTestError(f"the run after it failed: {' '.join(told[-2:])[:400] or output[-400:]}")
+            raise CrashTestError(f"the run after it failed: {_told_by(output)}")
         return Run(process.returncode, output)
 
 
-# What these are given beside the inventory of the lab, so that they have something to do.
-CHECKED = {scene.playbook: scene.arguments for scene in SCENES if scene.change is None} | {
-    "esxi_rolling": _variables(esxi_rolling_reboot="always"),
-    "contract": ("--limit", THREE, *_variables(gpu_fleet_pool_size=0, **_POOL)),
-}
+# Those that change nothing in the vCenter, or only guests.
+OTHERS = ("validate", "report", "gpu_doctor", "guest_driver", "images", "environment")
 
 
-def check_mode(lab: Lab) -> int:
-    """Run every playbook with --check and print how it ended; 1 when any has changed the simulator's world."""
-    before, changed = lab.state(), 0
-    for playbook in sorted(path.stem for path in (TOP / "playbooks").glob("*.yml")):
-        run = lab.playbook(playbook, "--check", *CHECKED.get(playbook, ()))
+def check_mode(test: CrashTest, scenes: Sequence[Scene], workers: int) -> int:
+    """Run every playbook with --check, then in earnest, and print how they compare; 1 when any was wrong."""
+    known = {scene.playbook for scene in SCENES} | set(OTHERS)
+    if unknown := {path.stem for path in (TOP / "playbooks").glob("*.yml")} - known:
+        raise SystemExit(f"{', '.join(sorted(unknown))}: say in scenes.py how it is called")
+    others = [Scene(playbook) for playbook in OTHERS]
+    wrong = 0
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        everything = [*scenes, *others]
+        for scene, problem in zip(everything, pool.map(lambda scene: _checked(test, scene), everything), strict=True):
+            print(f"  {scene.playbook:18} {problem or 'announced what it does, and did not do it'}", flush=True)
+            wrong += bool(problem)
+    return 1 if wrong else 0
+
+
+def _checked(test: CrashTest, scene: Scene) -> str:
+    """What is wrong with a playbook's check mode."""
+    with test.lab(scene) as lab:
+        before = lab.state()
+        run = lab.playbook(scene.playbook, "--check", *scene.arguments)
         after = lab.state()
-        same = after == before
-        told = "" if same else difference(json.loads(before), json.loads(after))
-        print(f"  {playbook:18} {'as it was' if same else f'CHANGED: {told}'} (exit code {run.returncode})", flush=True)
-        before, changed = after, changed + (not same)
-    return 1 if changed else 0
+        if after != before:
+            return f"CHANGED: {difference(json.loads(before), json.loads(after)) or 'other bytes'}"
+        if run.returncode != 0:
+            return f"exit code {run.returncode}: {_told_by(run.output)}"
+        if scene not in SCENES:
+            return ""
+        real = lab.playbook(scene.playbook, *scene.arguments)
+        if real.returncode != 0:
+            return f"in earnest, exit code {real.returncode}: {_told_by(real.output)}"
+        if run.count("changed") != real.count("changed"):
+            return f"announced {run.count('changed')} changes, made {real.count('changed')}"
+        return "" if real.count("changed") else "nothing to do: the scene does not test it"
+
+
+def _told_by(output: str) -> str:
+    told = re.findall(r"msg: .*|\[ERROR\].*|fatal: .*", output)
+    return " ".join(told[-2:])[:400] or output[-400:]
 
 
 def _drain(stream: t.Any) -> None:
@@ -360,22 +297,33 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=None, help="of the sample; the default is the time, and is printed")
     parser.add_argument("--workers", type=int, default=max(1, min(4, os.cpu_count() or 1)))
     parser.add_argument("--only", nargs="+", choices=[scene.playbook for scene in SCENES], default=None)
-    parser.add_argument("--check-mode", action="store_true", help="run every playbook with --check instead")
+    parser.add_argument("--matching", default="", help="only crashes whose line of the table contains this text")
+    parser.add_argument("--check-mode", action="store_true", help="run every playbook with --check, then in earnest")
     options = parser.parse_args(arguments)
     seed = options.seed if options.seed is not None else int(time.time())
     scenes = [scene for scene in SCENES if options.only is None or scene.playbook in options.only]
     with tempfile.TemporaryDirectory(prefix="gpuops-crash-") as place:
-        test = CrashTest(Path(place), scenes)
+        test = CrashTest(Path(place))
         if options.check_mode:
-            with test.lab(Scene("every one")) as lab:
-                return check_mode(lab)
+            return check_mode(test, scenes, options.workers)
         with concurrent.futures.ThreadPoolExecutor(options.workers) as pool:
             found = dict(zip(scenes, pool.map(test.undisturbed, scenes), strict=True))
-            cases = [case for _world, mine in found.values() for case in mine]
-            chosen = random.Random(seed).sample(cases, options.sample) if 0 < options.sample < len(cases) else cases  # noqa: S311 - no secret
+            cases = [case for one in found.values() for case in one.cases if options.matching in str(case)]
+            chosen = sample(cases, options.sample or len(cases), seed)
+            took = ", ".join(f"{scene.playbook} {one.seconds:.0f} s" for scene, one in found.items())
+            print(f"undisturbed: {took}")
             print(f"{len(chosen)} of {len(cases)} crashes, seed {seed}, {options.workers} at a time", flush=True)
-            verdicts = pool.map(lambda case: test.crash(case, found[case.scene][0]), chosen)
+            verdicts = pool.map(lambda case: test.crash(case, found[case.scene].world), chosen)
             return report(list(_told(verdicts)))
+
+
+def sample(cases: Sequence[Case], size: int, seed: int) -> list[Case]:
+    """So many cases at random, of each scene as many as there are; the same for the same seed."""
+    piles: dict[Scene, list[Case]] = {}
+    for case in random.Random(seed).sample(cases, len(cases)):  # noqa: S311 - no secret
+        piles.setdefault(case.scene, []).append(case)
+    in_turn = [case for turn in itertools.zip_longest(*piles.values()) for case in turn if case is not None]
+    return sorted(in_turn[:size], key=cases.index)
 
 
 def _told(verdicts: t.Iterable[Verdict]) -> t.Iterator[Verdict]:

@@ -13,7 +13,11 @@ import fnmatch
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, VmFacts, assume_hosts
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership import maintenance_owner, unknown_host
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership import (
+    maintenance_owner,
+    reboot_in_progress,
+    unknown_host,
+)
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.fleet import FleetPlaces, place_fleet
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.options import gpu_text
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.site import SiteFacts
@@ -72,7 +76,7 @@ def plan_fleet(facts: SiteFacts, params: Params) -> FleetPlan:
     problems: list[Problem] = []
     retiring = [name for name in params["retiring"] if params["action"] != "expand"]
     joining = {item["name"]: item.get("cluster") for item in params["hosts"] if params["action"] != "contract"}
-    facts = _prepared(facts, params["prepared"], joining)
+    facts = _prepared(facts, params["prepared"], joining, params["host_changes"])
     wanted = [item["name"] for item in params["vms"]]
     removed = _removed(facts, params, retiring, wanted)
     left = {name: vm for name, vm in facts.vms.items() if name not in removed}
@@ -90,16 +94,25 @@ def plan_fleet(facts: SiteFacts, params: Params) -> FleetPlan:
     return plan
 
 
-def _prepared(facts: SiteFacts, prepared: t.Mapping[str, t.Any], joining: t.Mapping[str, str | None]) -> SiteFacts:
-    """The hosts as they are when their preparation has ended, their reboot included."""
+def _prepared(
+    facts: SiteFacts,
+    prepared: t.Mapping[str, t.Any],
+    joining: t.Mapping[str, str | None],
+    changes: t.Mapping[str, t.Sequence[str]],
+) -> SiteFacts:
+    """The hosts as they are when their preparation has ended, their reboot included.
+
+    That is also due, or under way, where an earlier run has set everything and was interrupted then.
+    """
     hosts = assume_hosts(facts.hosts, prepared)
-    for name in prepared:
-        if name in hosts:
-            devices = tuple(
-                dataclasses.replace(device, passthrough_active=device.passthrough_enabled)
-                for device in hosts[name].devices
-            )
-            hosts[name] = dataclasses.replace(hosts[name], devices=devices)
+    rebooting = {name for name in joining if name in hosts and reboot_in_progress(hosts[name])}
+    for name in {*prepared, *(name for name in joining if _reboots(changes.get(name))), *rebooting} & hosts.keys():
+        devices = tuple(
+            dataclasses.replace(device, passthrough_active=device.passthrough_enabled) for device in hosts[name].devices
+        )
+        hosts[name] = dataclasses.replace(hosts[name], devices=devices)
+    for name in rebooting:
+        hosts[name] = dataclasses.replace(hosts[name], connection="connected")
     for name, cluster in joining.items():
         host = hosts.get(name)
         if host is not None:
@@ -108,6 +121,10 @@ def _prepared(facts: SiteFacts, prepared: t.Mapping[str, t.Any], joining: t.Mapp
                 host, cluster=cluster or host.cluster, in_maintenance=host.in_maintenance and not ours
             )
     return dataclasses.replace(facts, hosts=hosts)
+
+
+def _reboots(changes: t.Sequence[str] | None) -> bool:
+    return any("reboot" in action for action in changes or ())
 
 
 def _managed(name: str, params: Params) -> bool:
@@ -142,8 +159,7 @@ def _host(
         needs = (f"{name} in cluster {cluster}",)
     actions = params["host_changes"].get(name) or []
     if actions:
-        reboots = any("reboot" in action for action in actions)
-        running = host.powered_on_vms if reboots else ()
+        running = host.powered_on_vms if _reboots(actions) else ()
         if running:
             jobs = _jobs(running, params)
             plan.steps.append(

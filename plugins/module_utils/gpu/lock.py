@@ -5,6 +5,9 @@
 A lock is a folder `gpuops-lock-<cluster>-<generation>` whose custom attribute holds the record. Two folders of one
 name cannot be, so whoever gives a folder of its own that name has the lock. A folder of the next generation takes it
 over from a holder that is gone. The record is written before the folder gets that name: a lock always says whose it is.
+
+Until then the folder has a name of its own, which says who made it and when: whatever a run dies of, its folder can be
+told from that of a run that is about to take the lock.
 """
 
 from __future__ import annotations
@@ -20,6 +23,13 @@ ATTRIBUTE = "gpuops.lock"
 PREFIX = "gpuops-lock-"
 _LONGEST = 48
 _NAME = re.compile(r"gpuops-lock-(?P<cluster>.+)-(?P<generation>[0-9]+)")
+# It ends in a letter, so that it is never read as a lock.
+_PREPARED = re.compile(
+    r"gpuops-lock-new-(?P<made>\d{8}T\d{6}Z)-(?P<pid>\d+)-(?P<started>\d*)-(?P<controller>[0-9a-f]{12})-[0-9a-f]{8}n"
+)
+PREPARED_S = 3600.0
+"""How long a run can take at most from making its folder to giving it the lock's name: a few requests."""
+_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,6 +45,10 @@ class Holder:
     pid: int = 0
     started: str = ""
     """When that process started, in the system's own units, so that a pid that is used again is not taken for it."""
+
+
+Alive = t.Callable[[Holder], bool]
+"""Whether the process of a holder may still run."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,6 +73,31 @@ def key_of(cluster: str) -> str:
 def name_of(cluster: str, generation: int) -> str:
     """The folder's name."""
     return f"{PREFIX}{key_of(cluster)}-{generation}"
+
+
+def prepared_name(holder: Holder, salt: str) -> str:
+    """The name of a folder that is to become the lock; `salt` is 8 hexadecimal digits that no other folder has."""
+    made = datetime.datetime.strptime(holder.since, _TIME).strftime("%Y%m%dT%H%M%SZ")
+    return f"{PREFIX}new-{made}-{holder.pid}-{holder.started}-{_digest(holder.controller)}-{salt}n"
+
+
+def abandoned(name: str, holder: Holder, alive: Alive) -> bool:
+    """Whether the folder of this name was prepared by a run that is gone, as seen by `holder`; False for other names.
+
+    That is known of processes of its own machine; elsewhere by the folder's age.
+    """
+    match = _PREPARED.fullmatch(name)
+    if match is None:
+        return False
+    made = datetime.datetime.strptime(match["made"], "%Y%m%dT%H%M%SZ")
+    controller = holder.controller if match["controller"] == _digest(holder.controller) else ""
+    if controller:
+        return not alive(Holder("", "", "", "", controller, int(match["pid"]), match["started"]))
+    return (datetime.datetime.strptime(holder.since, _TIME) - made).total_seconds() > PREPARED_S
+
+
+def _digest(controller: str) -> str:
+    return hashlib.sha256(controller.encode()).hexdigest()[:12]
 
 
 def format_holder(holder: Holder) -> str:
@@ -96,9 +135,6 @@ class Claim:
     """To remove once the lock is ours."""
 
 
-Alive = t.Callable[[Holder], bool]
-
-
 def claim(folders: t.Iterable[LockFolder], cluster: str, run: str, now: str, alive: Alive) -> Claim:
     """Whether the lock of a cluster is free, ours, or somebody else's.
 
@@ -119,8 +155,7 @@ def claim(folders: t.Iterable[LockFolder], cluster: str, run: str, now: str, ali
 
 def after(now: str, seconds: float) -> str:
     """A time in the form of `now`, so much later."""
-    moment = datetime.datetime.strptime(now, "%Y-%m-%dT%H:%M:%S.%fZ") + datetime.timedelta(seconds=seconds)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (datetime.datetime.strptime(now, _TIME) + datetime.timedelta(seconds=seconds)).strftime(_TIME)
 
 
 def held_text(cluster: str, folder: LockFolder) -> str:

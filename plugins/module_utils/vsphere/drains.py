@@ -40,6 +40,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector i
     retrieve,
     start,
     traversal,
+    watch,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import GpuOpsError
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.host_tasks import SUSPEND, read_history
@@ -87,6 +88,46 @@ class DrainSettings:
     """Whether to cut the power where a guest does not shut down."""
     guest_timeout: float
     """Seconds that guests have to shut down."""
+
+
+def wait_for_guests(client: Client, hosts: t.Sequence[HostFacts], bounds: Bounds) -> bool:
+    """Wait for what is under way on virtual machines that are on these hosts, or belong there; whether there was any.
+
+    What a killed run has asked for goes on: a machine that is being powered on counts as off until it is, one on its
+    way back as elsewhere. One request, however many hosts. Raises GpuOpsError.
+    """
+    refs = [client.ref(vim.HostSystem, host.moid) for host in hosts]
+    if not refs:
+        return False
+    along = traversal(vim.HostSystem, "vm", traversal(vim.VirtualMachine, "recentTask"))
+    around = traversal(vim.HostSystem, "parent", traversal(vim.ComputeResource, "host", along))
+    rows = with_fields(
+        client,
+        lambda: [start(ref, along, around) for ref in refs],
+        [
+            paths(vim.VirtualMachine, "customValue", "runtime.host", "recentTask"),
+            paths(vim.Task, "info.state"),
+        ],
+    )
+    going_on = {row.moid for row in rows if str(row.props.get("info.state")) in ("queued", "running")}
+    names, moids, key = {host.name for host in hosts}, {host.moid for host in hosts}, intent_key(rows)
+    tasks = [
+        task
+        for row in rows
+        if isinstance(row.ref, vim.VirtualMachine)
+        if moid(row.props.get("runtime.host")) in moids
+        or ((mark := convert.intent(row.props, key)) is not None and mark.host in names)
+        for task in row.props.get("recentTask") or ()
+        if moid(task) in going_on
+    ]
+    if not tasks:
+        return False
+
+    def ended(_task: str, values: dict[str, t.Any]) -> bool:
+        return "gone" in values or str(values.get("info.state")) in ("success", "error")
+
+    watch(client, tasks, vim.Task, ("info.state",), ended, timeout=bounds.left)
+    return True
 
 
 def read_drain(client: Client, hosts: t.Sequence[HostFacts]) -> DrainFacts:

@@ -15,13 +15,14 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.lock import (
     Claim,
     Holder,
     LockFolder,
+    abandoned,
     claim,
     format_holder,
     held_text,
     key_of,
     name_of,
     parse_folder,
-    parse_holder,
+    prepared_name,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import paths, retrieve, start, traversal
@@ -37,8 +38,8 @@ class LockHeldError(GpuOpsError):
     code = "locked"
 
 
-def read_locks(client: Client) -> tuple[list[LockFolder], list[tuple[str, str]]]:
-    """All locks, and folders that runs prepared and did not get to use (id, record); one request.
+def read_locks(client: Client) -> tuple[list[LockFolder], dict[str, str]]:
+    """All locks, and folders that runs have prepared and not (yet) used (id -> name); one request.
 
     Raises GpuOpsError.
     """
@@ -50,7 +51,8 @@ def read_locks(client: Client) -> tuple[list[LockFolder], list[tuple[str, str]]]
     )
     fields = [field for row in rows for field in row.props.get("field") or ()]
     keys = {field.key for field in fields if field.name == ATTRIBUTE}
-    locks, prepared = [], []
+    locks: list[LockFolder] = []
+    prepared: dict[str, str] = {}
     for row in rows:
         name = plain_name(row.props.get("name", ""))
         if not isinstance(row.ref, vim.Folder) or not name.startswith(PREFIX):
@@ -60,7 +62,7 @@ def read_locks(client: Client) -> tuple[list[LockFolder], list[tuple[str, str]]]
         if lock is not None:
             locks.append(lock)
         else:
-            prepared.append((row.moid, record))
+            prepared[row.moid] = name
     return locks, prepared
 
 
@@ -69,7 +71,8 @@ def acquire(client: Client, cluster: str, holder: Holder, alive: Alive, bounds: 
 
     Raises LockHeldError where somebody else has it, GpuOpsError.
     """
-    locks, _prepared = read_locks(client)
+    locks, prepared = read_locks(client)
+    _destroy(client, _abandoned(prepared, holder, alive), bounds)
     found = claim(locks, cluster, holder.run, holder.since, alive)
     if found.held_by is not None:
         raise _held(cluster, found)
@@ -83,7 +86,7 @@ def acquire(client: Client, cluster: str, holder: Holder, alive: Alive, bounds: 
         _destroy(client, [str(folder._moId)], bounds)
         locks, _prepared = read_locks(client)
         raise _held(cluster, claim(locks, cluster, holder.run, holder.since, alive))
-    locks, prepared = read_locks(client)
+    locks, _prepared = read_locks(client)
     now = claim(locks, cluster, holder.run, holder.since, alive)
     others = [lock for lock in now.stale if lock.name not in {stale.name for stale in found.stale}]
     rival = next((lock for lock in others if lock.holder is not None and lock.holder.expires > holder.since), None)
@@ -92,25 +95,25 @@ def acquire(client: Client, cluster: str, holder: Holder, alive: Alive, bounds: 
         _destroy(client, [str(folder._moId)], bounds)
         raise _held(cluster, Claim(rival or now.held_by, None, 0, ()))
     _remove(client, now.stale, bounds)
-    _destroy(client, [moid for moid, record in prepared if _left(parse_holder(record), holder.since, alive)], bounds)
 
 
-def _left(holder: Holder | None, now: str, alive: Alive) -> bool:
-    """Whether a prepared folder is of a run that is gone; without a record that is not known."""
-    return holder is not None and (holder.expires <= now or not alive(holder))
+def _abandoned(prepared: t.Mapping[str, str], holder: Holder, alive: Alive) -> list[str]:
+    """Ids of the prepared folders whose runs are gone."""
+    return [moid for moid, name in prepared.items() if abandoned(name, holder, alive)]
 
 
-def release(client: Client, cluster: str, run: str, *, force: bool, bounds: Bounds) -> bool:
-    """Give back the lock of a cluster; only our own, unless `force`. Whether there was one. Raises GpuOpsError."""
+def release(client: Client, cluster: str, holder: Holder, alive: Alive, *, force: bool, bounds: Bounds) -> bool:
+    """Give back the lock of a cluster; only our own, unless `force`. Whether there was one.
+
+    Removes what runs that are gone have prepared for locks, too. Raises GpuOpsError.
+    """
     locks, prepared = read_locks(client)
     ours = [
         lock
         for lock in locks
-        if lock.cluster == key_of(cluster) and (force or (lock.holder is not None and lock.holder.run == run))
+        if lock.cluster == key_of(cluster) and (force or (lock.holder is not None and lock.holder.run == holder.run))
     ]
-    _remove(client, ours, bounds)
-    if force:
-        _destroy(client, [moid for moid, record in prepared if parse_holder(record) is None], bounds)
+    _destroy(client, [lock.moid for lock in ours] + _abandoned(prepared, holder, alive), bounds)
     return bool(ours)
 
 
@@ -122,8 +125,8 @@ def _held(cluster: str, found: Claim) -> LockHeldError:
 
 
 def _prepare(client: Client, holder: Holder) -> t.Any:
-    """A folder of our own that says whose it is, under a name that nobody else has."""
-    name = f"{PREFIX}new-{uuid.uuid4().hex}"
+    """A folder of our own that says whose it is, by its name from the first moment, and by its record."""
+    name = prepared_name(holder, uuid.uuid4().hex[:8])
     try:
         folder = client.content.rootFolder.CreateFolder(name)
     except vmodl.MethodFault as fault:

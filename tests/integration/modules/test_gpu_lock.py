@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import hashlib
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.lock import (
     parse_folder,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client, Stub
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.intents import vcenter_time
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import ConnectionOptions
 from ansible_collections.gpuops.vsphere.plugins.modules import gpu_lock
 from gpu_vms import vcenter_connection
@@ -150,7 +152,7 @@ def test_a_holder_that_dies_at_any_call_is_replaced(
     while crashed:
         step += 1
         calls[0], limit[0] = 0, step
-        monkeypatch.setattr(gpu_lock, "process_started", lambda _pid, step=step: f"dead {step}")
+        monkeypatch.setattr(gpu_lock, "process_started", lambda _pid, step=step: str(step))
         monkeypatch.setattr(gpu_lock, "controller", lambda: living)
         try:
             run(f"dies-{step}")
@@ -158,12 +160,43 @@ def test_a_holder_that_dies_at_any_call_is_replaced(
         except CrashError:
             pass
         limit[0] = 0
-        monkeypatch.setattr(gpu_lock, "process_started", lambda _pid, step=step: f"next {step}")
+        monkeypatch.setattr(gpu_lock, "process_started", lambda _pid, step=step: str(100 + step))
         run(f"next-{step}")
     assert step > 15
-    left = folders(vcenter)
-    assert not [name for name in left if not name.startswith("gpuops-lock-new-")], left
-    assert len(left) <= 2, "more is left than the folders that were made and not yet marked"
+    assert folders(vcenter) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("20260101T120000Z-7-123-{here}", False),
+        ("20260101T120000Z-{pid}-{started}-{here}", True),
+        ("20260101T120000Z-7-123-{there}", False),
+        ("{now}-7-123-{there}", True),
+    ],
+    ids=["a process that is gone", "one that runs", "elsewhere, an hour ago and more", "elsewhere, just now"],
+)
+def test_only_what_a_run_that_is_gone_has_prepared_is_removed(
+    start_vcenter: StartVcenter, name: str, kept: bool
+) -> None:
+    vcenter = start_vcenter(fleet())
+    with _client(vcenter) as client:
+        now = vcenter_time(client)
+    digests = {"here": _digest(gpu_lock.controller()), "there": _digest("another")}
+    mine = {"pid": os.getpid(), "started": gpu_lock.process_started(os.getpid())}
+    made = f"gpuops-lock-new-{name}-0badcafen".format(
+        now=now[:19].replace("-", "").replace(":", "") + "Z", **digests, **mine
+    )
+    with vcenter_connection(vcenter) as content:
+        content.rootFolder.CreateFolder(made)
+        content.rootFolder.CreateFolder("gpuops-lock-new-of-somebody")
+    held(vcenter, "one")
+    held(vcenter, "one", state="released")
+    assert folders(vcenter) == sorted([made] * kept + ["gpuops-lock-new-of-somebody"])
+
+
+def _digest(controller: str) -> str:
+    return hashlib.sha256(controller.encode()).hexdigest()[:12]
 
 
 def _holder(run: str = "one", expires: str = "2026-01-01T00:00:00.000000Z") -> Holder:

@@ -194,7 +194,31 @@ class Lab:
 
 
 def kill_hard(process: subprocess.Popen[str]) -> str:
-    """What `kill -9` of a run and all its workers does; returns what it had printed."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    """`kill -9` of a run and all its workers, each of which has a session of its own; what it had printed."""
+    if process.poll() is None:
+        for pid in _stopped_family(process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     return process.communicate()[0]
+
+
+def _stopped_family(pid: int) -> set[int]:
+    """A process and all that descend from it, stopped, so that none can start another meanwhile."""
+    family: set[int] = set()
+    found = {pid}
+    while found:
+        for member in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member, signal.SIGSTOP)
+        family |= found
+        found = {child for child, parent in _parents().items() if parent in family} - family
+    return family
+
+
+def _parents() -> dict[int, int]:
+    """The parent of every process."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    return parents

@@ -1,0 +1,118 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What each playbook begins with in the crash test, and how it is called there, so that it has all its work to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing as t
+from collections.abc import Callable
+
+ONE, TWO, THREE = "esx-gpu-01.lab", "esx-gpu-02.lab", "esx-gpu-03.lab"
+Model = dict[str, t.Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """A playbook, what it begins with, and how it is called."""
+
+    playbook: str
+    arguments: tuple[str, ...] = ()
+    change: Callable[[Model], None] | None = None
+
+
+def _hosts(model: Model) -> dict[str, Model]:
+    return {host["name"]: host for host in t.cast("list[Model]", model["clusters"][0]["hosts"])}
+
+
+def _passthrough(model: Model) -> None:
+    """GPUs in passthrough already."""
+    for host in _hosts(model).values():
+        for gpu in host["gpus"]:
+            gpu["passthrough"] = True
+
+
+def _busy(model: Model) -> None:
+    """An ordinary machine on each GPU host, in the way of maintenance mode."""
+    shape = {"memory_mb": 4096, "power": "on"}
+    model["vms"] = [{"name": f"web-{number}", "host": name, **shape} for number, name in enumerate(_hosts(model))]
+
+
+_BIG_BARS = {"pciPassthru.use64bitMMIO": "TRUE", "pciPassthru.64bitMMIOSizeGB": "128"}
+_SHAPE = {"firmware": "efi", "memory_mb": 4096, "memory_locked": True, "extra_config": _BIG_BARS, "power": "on"}
+
+
+def _vgpus(model: Model) -> None:
+    """A host whose GPUs take vGPUs, and a machine that runs with one."""
+    gpus = [{"gpu": "A100-40", "count": 2}]
+    _hosts(model)[ONE] |= {"gpus": gpus, "vgpu_manager": "16.4", "graphics_type": "sharedDirect"}
+    model["vms"] = [{"name": "train", "host": ONE, "gpus": [{"mode": "vgpu", "profile": "nvidia_a100-10c"}], **_SHAPE}]
+
+
+def _older_manager(model: Model) -> None:
+    """A host that divides its GPUs with an older manager, and an ordinary machine on it."""
+    _hosts(model)[THREE] |= {"vgpu_manager": "16.1", "graphics_type": "sharedDirect"}
+    model["vms"] = [{"name": "web", "host": THREE, "memory_mb": 4096, "power": "on"}]
+
+
+def _alone(model: Model) -> None:
+    """A host that somebody has added to the vCenter."""
+    cluster = model["clusters"][0]
+    model["standalone_hosts"] = [host for host in cluster["hosts"] if host["name"] == TWO]
+    cluster["hosts"] = [host for host in cluster["hosts"] if host["name"] != TWO]
+
+
+def _pool(model: Model) -> None:
+    """Two machines of the pool on the host that retires, room for one elsewhere, and one to move."""
+    for name in (ONE, TWO):
+        _hosts(model)[name]["gpus"] = [{"gpu": "P100-16", "count": 2, "passthrough": True}]
+    gpus = [{"mode": "dynamic", "ids": ["10de:15f8"]}]
+    model["vms"] = [
+        {"name": "gpu-pool-01", "host": TWO, "gpus": gpus, **_SHAPE},
+        {"name": "gpu-pool-02", "host": TWO, "gpus": gpus, **_SHAPE},
+        {"name": "web", "host": TWO, "memory_mb": 4096, "power": "on"},
+    ]
+
+
+def _variables(**variables: t.Any) -> tuple[str, ...]:
+    return ("-e", json.dumps(variables))
+
+
+_TRAIN = {
+    "name": "train",
+    "gpus": [{"mode": "vgpu", "profile": "a100-20c", "count": 2}],
+    "cpu": {"shares": "high"},
+}
+_IN_POOL = ("-i", "inventories/pool")
+
+SCENES = (
+    Scene("site", ("--limit", f"{ONE}:{THREE}")),
+    Scene("expand", (*_IN_POOL, "--limit", TWO), change=_alone),
+    Scene(
+        "contract",
+        (
+            *_IN_POOL, "-i", "tests/crash/retiring", "--limit", f"{ONE}:{TWO}", *_variables(gpu_fleet_pool_size=1),
+        ),
+        change=_pool,
+    ),
+    Scene("upgrade", ("--limit", THREE), change=_older_manager),
+    Scene("vgpu_host", ("--limit", THREE)),
+    Scene("esxi_passthrough", ("--limit", f"{ONE}:{THREE}"), change=_busy),
+    Scene(
+        "esxi_rolling",
+        ("--limit", f"{ONE}:{THREE}", *_variables(esxi_rolling_reboot="always")),
+        change=_busy,
+    ),
+    Scene("gpu_vm", ("--limit", f"{ONE}:{TWO}"), change=_passthrough),
+    Scene(
+        "gpu_vm_change",
+        (
+            "--limit", ONE,
+            *_variables(gpu_vm_vms=[_TRAIN], esxi_passthrough_missing="skip", gpu_vm_guest_timeout=60),
+        ),
+        change=_vgpus,
+    ),
+    Scene("vcenter_role"),
+)  # fmt: skip
+"""Every playbook that changes something in the vCenter, the slowest first; a new one gets a line here."""
