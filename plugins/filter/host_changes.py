@@ -12,7 +12,8 @@ short_description: What each host is going to change
 version_added: "0.1.0"
 author: The gpuops.vsphere contributors (@gpuops)
 description:
-  - Takes what a bulk module returned in check mode, and says what each host changes, a reboot included.
+  - Takes what a bulk module returned in check mode, and says what each host changes, also what waits for maintenance
+    mode (C(pending)) and the reboot.
 options:
   _input:
     description: The C(objects) of the result.
@@ -39,8 +40,8 @@ def host_changes(objects: t.Mapping[str, t.Mapping[str, t.Any]]) -> dict[str, li
     for name, found in objects.items():
         if found.get("failed") or found.get("left_alone"):
             continue
-        texts = [str(action) for action in found.get("actions") or ()]
-        if found.get("reboot_required"):
+        texts = [str(action) for key in ("actions", "pending") for action in found.get(key) or ()]
+        if found.get("reboot_required") or found.get("maintenance_required"):
             texts.append("reboot host")
         if texts:
             changes[name] = texts

@@ -137,18 +137,6 @@ def check_triangle(esxi: str | None, manager: str | None, guest: str | None) -> 
     return tuple(mismatch for mismatch in found if mismatch is not None)
 
 
-def upgrade_order(manager_now: str | None, manager: str, guests_now: t.Collection[str]) -> tuple[Mismatch, ...]:
-    """What would break between the two halves of an upgrade: the new manager with the guest drivers of before.
-
-    An upgrade brings the manager first. A guest whose driver the new manager does not take would lose its vGPU until
-    its own driver follows. `manager_now` is None for a host without a manager, which has no guests yet.
-    """
-    if manager_now is None:
-        return ()
-    found = [check_guest(manager, guest) for guest in sorted(set(guests_now))]
-    return tuple(mismatch for mismatch in found if mismatch is not None)
-
-
 def _accepted(host: Branch) -> tuple[Branch, ...]:
     """The earlier branches whose guests a manager takes."""
     if host.number == _OWN_BRANCH_ONLY:

@@ -50,6 +50,11 @@ class SessionRenewed(Exception):  # noqa: N818 - a signal between Client and its
     """The session was renewed, and with the old one went its property collector and views."""
 
 
+def _of_session(mo: t.Any) -> bool:
+    """Whether an object lives only as long as its session."""
+    return isinstance(mo, (vmodl.query.PropertyCollector, vmodl.query.PropertyCollector.Filter, vim.view.View))
+
+
 class _PageArguments(list[t.Any]):
     """Arguments of a call whose answer is a page of objects, and what of it is wanted."""
 
@@ -90,8 +95,13 @@ class Stub(SoapStubAdapter):
         except vim.fault.NotAuthenticated:
             if self._client.closing or info.wsdlName in _LOGIN_METHODS:
                 raise
+        except vmodl.fault.ManagedObjectNotFound as fault:
+            # Another call found the session ended and renewed it: what belonged to the old one is gone.
+            if used and _of_session(mo) and getattr(fault.obj, "_moId", None) == mo._moId:
+                raise SessionRenewed from fault
+            raise
         self._client.renew(used)
-        if isinstance(mo, (vmodl.query.PropertyCollector, vmodl.query.PropertyCollector.Filter, vim.view.View)):
+        if _of_session(mo):
             raise SessionRenewed
         return self._call(mo, info, args, outerStub)
 

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 import pytest
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Stub
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import GpuOpsError
 from ansible_collections.gpuops.vsphere.plugins.modules import (
     esxi_maintenance,
@@ -17,7 +19,8 @@ from ansible_collections.gpuops.vsphere.plugins.modules import (
 )
 from gpu_vms import TEMPLATE, fixed, machine
 from in_process import run
-from simulated import StartVcenter, Vcenter, fleet
+from pyVim.connect import Disconnect, SmartConnect
+from simulated import PASSWORD, USERNAME, StartVcenter, Vcenter, fleet
 
 ONE, TWO, VM = "esx-001.lab", "esx-002.lab", "gpu-a"
 QUICK = {"maintenance": 1, "boot": 2, "migrate": 1, "power_on": 1, "power_off": 1, "clone": 1, "reconfigure": 1}
@@ -122,3 +125,49 @@ def test_a_clear_error_and_then_the_next_run_converges(
     if not host["in_maintenance"]:
         assert host["intent"] is None
         assert "web" in host["powered_on_vms"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_session_that_an_administrator_ends_is_renewed_and_the_stage_goes_on(
+    start_vcenter: StartVcenter, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """Just before the call of the stage the session ends, and with it collector, filters and views."""
+    vcenter = start_vcenter(world(), time_scale=60)
+    if stage in INSIDE:
+        assert attempt(vcenter, "maintenance") == (True, [])
+    ended: list[str] = []
+    original = Stub._call
+
+    def call(stub: Stub, mo: Any, info: Any, args: Any, outer: Any) -> Any:
+        if info.wsdlName == STAGES[stage][2] and not ended:
+            ended.append(end_all_sessions(vcenter))
+        return original(stub, mo, info, args, outer)
+
+    monkeypatch.setattr(Stub, "_call", call)
+    vcenter.reset_counts()
+    assert attempt(vcenter, stage) == (True, [])
+    assert ended
+    monkeypatch.undo()
+    # The administrator's own login, at most the first one of the run, and the one that was needed again.
+    assert vcenter.counts()["logins"] in (2, 3)
+    counts = vcenter.counts()["requests"]
+    assert stage == "read" or counts[STAGES[stage][2]] == 2, "carried out twice, or not asked for again"
+    assert attempt(vcenter, stage) == (False, [])
+    if stage in ("drain", "maintenance"):
+        assert attempt(vcenter, "leave")[1] == []
+        assert "web" in vcenter.host(ONE)["powered_on_vms"]
+        assert vcenter.host(ONE)["intent"] is None
+
+
+def end_all_sessions(vcenter: Vcenter) -> str:
+    """What an administrator does in the client: end everybody else's sessions."""
+    context = ssl.create_default_context(cafile=vcenter.certificate)
+    administrator = SmartConnect(host="127.0.0.1", port=vcenter.port, user=USERNAME, pwd=PASSWORD, sslContext=context)
+    try:
+        manager = administrator.content.sessionManager
+        keys = [session.key for session in manager.sessionList if session.key != manager.currentSession.key]
+        assert keys, "nobody else was logged in"
+        manager.TerminateSession(keys)
+    finally:
+        Disconnect(administrator)
+    return ", ".join(keys)

@@ -54,6 +54,8 @@ class Lab:
         self.directory = directory
         self.password = PASSWORD
         directory.mkdir(mode=0o700)
+        self.programs: Path | None = None
+        """A directory of stand-ins for programs, found before the real ones."""
         self._state_file = directory / "state.json"
         self._vcenter: Vcenter | None = None
 
@@ -177,11 +179,12 @@ class Lab:
     def start_ansible(self, program: str, *arguments: str) -> subprocess.Popen[str]:
         """Start one of Ansible's programs in the lab."""
         temporary = str(self.directory / "tmp")
+        path = [*([str(self.programs)] if self.programs else []), str(BIN), os.environ["PATH"]]
         return subprocess.Popen(
             [str(BIN / program), *arguments],
             cwd=TOP,
             env=environment(
-                PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}",
+                PATH=os.pathsep.join(path),
                 GPUOPS_LAB_DIR=str(self.directory),
                 ANSIBLE_LOCAL_TEMP=temporary,
                 ANSIBLE_REMOTE_TEMP=temporary,

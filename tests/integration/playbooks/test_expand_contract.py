@@ -12,7 +12,7 @@ from pyVim.task import WaitForTask
 from pyVmomi import vim
 from simulated import TOP, wait_for
 
-ONE, TWO = "esx-gpu-01.lab", "esx-gpu-02.lab"
+TWO, THREE = "esx-gpu-02.lab", "esx-gpu-03.lab"
 POOL = TOP / "inventories" / "pool"
 
 
@@ -43,7 +43,7 @@ def run(lab: Lab, playbook: str, *arguments: str, size: int, retiring: tuple[str
     )
     own = {"gpu_fleet_pool_size": size, "gpu_fleet_plan_file": str(lab.directory / "plan.json")}
     return (
-        playbook, "-i", str(POOL), "-i", str(more), "--limit", f"{ONE}:{TWO}", "-e", json.dumps(own), *arguments
+        playbook, "-i", str(POOL), "-i", str(more), "--limit", f"{TWO}:{THREE}", "-e", json.dumps(own), *arguments
     )  # fmt: skip
 
 
@@ -79,12 +79,17 @@ def test_the_pool_grows_with_a_host_and_shrinks_with_it(lab: Lab) -> None:
     planned = ok(lab.playbook(*run(lab, "expand", "--check", size=2)))
     assert "join cluster gpu" in planned.output
     assert "clone to esx-gpu-02.lab" in planned.output
+    assert "install vGPU manager (535.154.02, host patch)" in planned.output
     assert lab.state() == before
 
     ok(lab.playbook(*run(lab, "expand", size=2)))
     assert pool(lab) == {"gpu-pool-01": "poweredOn", "gpu-pool-02": "poweredOn"}
     assert cluster_of(lab, TWO) == "gpu"
     assert locks(lab) == []
+    # The other host divides its GPUs: its manager is installed, and its machines have their parts.
+    assert lab.vgpus() == {"gpu-server-03a": ["grid_t4-8c"], "gpu-server-03b": ["grid_t4-4c"]}
+    assert {lab.vms()[name]["power"] for name in lab.vgpus()} == {"poweredOn"}
+    assert not any(host["in_maintenance"] or host["intent"] for host in lab.hosts().values())
     again = ok(lab.playbook(*run(lab, "expand", size=2)))
     assert not again.count("changed")
     assert json.loads((lab.directory / "plan.json").read_text())["steps"] == []

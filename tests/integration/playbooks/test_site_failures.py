@@ -73,6 +73,15 @@ def test_where_every_host_fails_the_report_is_written_all_the_same(lab: Lab) -> 
     }
 
 
+def test_a_vgpu_host_that_fails_alone_is_reported_too(lab: Lab) -> None:
+    lab.start(faults=[{"method": "UpdateGraphicsConfig", "fault": {"type": "vim.fault.HostConfigFault"}}])
+    run = lab.playbook("vgpu_host", "--limit", THREE)
+    assert run.count("failed") == {THREE: 1}, run.output
+    entry = open_points(lab)[THREE]
+    assert entry["failed"]
+    assert "could not set the graphics" in " ".join(entry["open_points"])
+
+
 def test_the_plan_tells_what_may_not_be_done(lab: Lab) -> None:
     lab.start()
     run = lab.playbook("site", "--check", "-e", "esxi_passthrough_reboot_ok=false", "--limit", ONE)

@@ -9,7 +9,6 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.driver_triangle
     check_guest,
     check_manager,
     check_triangle,
-    upgrade_order,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.versions import matches, older
 
@@ -74,12 +73,6 @@ def test_what_is_no_version_is_said() -> None:
 def test_both_sides_of_the_triangle_are_told() -> None:
     codes = [one.code for one in check_triangle("6.5.0", "550.54.16", "470.223.02")]
     assert codes == ["manager_not_for_esxi", "guest_driver_not_for_manager"]
-
-
-def test_an_upgrade_in_two_halves_passes_only_through_states_that_work() -> None:
-    assert upgrade_order("535.154.02", "550.54.16", ["535.154.05"]) == ()
-    assert upgrade_order("535.154.02", "570.124.03", ["535.154.05", "535.154.05"])[0].code
-    assert upgrade_order(None, "570.124.03", ["470.1"]) == ()
 
 
 def test_the_table_is_in_order_and_each_branch_takes_its_own_guests() -> None:

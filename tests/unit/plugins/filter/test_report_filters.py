@@ -5,6 +5,7 @@ import typing as t
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.gpuops.vsphere.plugins.filter.gpu_report import gpu_report
+from ansible_collections.gpuops.vsphere.plugins.filter.host_changes import host_changes
 from ansible_collections.gpuops.vsphere.plugins.filter.open_points import open_points
 from ansible_collections.gpuops.vsphere.plugins.filter.pick import pick
 
@@ -134,3 +135,13 @@ def test_a_host_that_failed_at_once_says_why() -> None:
     hosts = gpu_report({}, run, failed=["h1"])["hosts"]
     assert hosts["h1"]["open_points"] == ["h1: does not respond"]
     assert hosts["h2"]["open_points"] == []
+
+
+def test_host_changes_tell_what_waits_for_maintenance_mode_too() -> None:
+    objects: dict[str, dict[str, t.Any]] = {
+        "a": {"actions": ["enable x"], "reboot_required": True},
+        "b": {"actions": [], "pending": ["install y"], "maintenance_required": True},
+        "c": {"actions": [], "reboot_required": False},
+        "d": {"actions": ["enable z"], "failed": True},
+    }
+    assert host_changes(objects) == {"a": ["enable x", "reboot host"], "b": ["install y", "reboot host"]}

@@ -1,0 +1,112 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""upgrade.yml on hosts with a vGPU manager, and vgpu_cluster.yml. Guests' drivers are real guests' work: tests/lab."""
+
+from __future__ import annotations
+
+import json
+
+import yaml
+from lab import Lab, Model, Run
+from pyVmomi import vim
+from simulated import BIN
+
+TWO, THREE = "esx-gpu-02.lab", "esx-gpu-03.lab"
+URL = "https://depot.lab/vgpu-550.54.16.zip"
+NEW = "550.54.16"
+CLUSTERS = ("-e", '{"vgpu_cluster_names": ["gpu"]}')
+
+
+def with_managers(model: Model) -> None:
+    """Two hosts that divide their GPUs with a manager of release 16; a depot has release 17."""
+    for host in model["clusters"][0]["hosts"][1:]:
+        host |= {"gpus": [{"gpu": "T4", "count": 2}], "vgpu_manager": "16.4", "graphics_type": "sharedDirect"}
+    model["depots"][URL] = [{"version": f"{NEW}-1OEM.800.1.0.20613240", "vgpu_manager": "17.1"}]
+
+
+def upgrade(lab: Lab, *arguments: str) -> Run:
+    """The upgrade to release 17, of the two hosts and of all guests."""
+    wanted = {
+        "grid_host_driver_version": NEW,
+        "grid_host_driver_bundle": URL,
+        "grid_host_driver_reboot_ok": True,
+        "esxi_graphics_default_type": "sharedDirect",
+        "esxi_passthrough_devices": [],
+        "gpu_vm_vms": [],
+    }
+    overlay = lab.directory / "upgrade.json"
+    overlay.write_text(json.dumps(wanted))
+    return lab.playbook("upgrade", "--limit", f"{TWO}:{THREE}:gpu_guests", "-e", f"@{overlay}", *arguments)
+
+
+def a_guest(lab: Lab, driver: str) -> tuple[str, ...]:
+    """A guest with a driver, as an inventory. Its own variables lack a checksum, so that nothing is ever installed."""
+    lab.programs = lab.directory / "programs"
+    lab.programs.mkdir(exist_ok=True)
+    modinfo = lab.programs / "modinfo"
+    modinfo.write_text(f"#!/bin/sh\necho {driver}\n")
+    modinfo.chmod(0o755)
+    guest = {
+        "ansible_connection": "local",
+        "ansible_become": False,
+        "ansible_python_interpreter": str(BIN / "python"),
+        "grid_guest_driver_file": "/srv/NVIDIA-Linux-x86_64-550.54.15-grid.run",
+        "grid_guest_driver_token": "none",
+    }
+    inventory = lab.directory / "guests.yml"
+    inventory.write_text(yaml.safe_dump({"all": {"children": {"gpu_guests": {"hosts": {"guest.lab": guest}}}}}))
+    return ("-i", str(inventory))
+
+
+def installed(lab: Lab, name: str) -> str:
+    wish = {"name": name, "version": NEW, "bundle": URL}
+    entry = lab.vcenter.ok("esxi_driver", check=True, hosts=[wish], outside_maintenance="report")["objects"][name]
+    return str(entry["installed"])
+
+
+def test_hosts_follow_one_another_and_a_guest_that_would_be_left_behind_stops_it(lab: Lab) -> None:
+    lab.start(time_scale=1000, change=with_managers)
+    before = lab.state()
+    # A driver of release 15 works on 16, and would not on 17: found by reading the guest.
+    refused = upgrade(lab, *a_guest(lab, "525.147.05"))
+    assert refused.returncode != 0
+    said = " ".join(refused.output.split())
+    assert "guest driver 525.147.05 does not work on the vGPU manager 550.54.16" in said
+    assert "grid_host_driver_guest_drivers" in said
+    assert lab.state() == before
+
+    booted = {name: host["booted"] for name, host in lab.hosts().items()}
+    done = upgrade(lab)
+    assert done.returncode == 0, done.output
+    assert set(done.count("changed")) == {TWO, THREE}
+    assert [installed(lab, name).split("-")[0] for name in (TWO, THREE)] == [NEW, NEW]
+    hosts = lab.hosts()
+    assert {name for name in hosts if hosts[name]["booted"] != booted[name]} == {TWO, THREE}
+    assert not any(host["in_maintenance"] or host["intent"] for host in hosts.values())
+
+    # Again, with a guest that may stay as it is; its own part of the play is refused before anything is touched.
+    again = upgrade(lab, *a_guest(lab, "535.154.05"))
+    assert again.count("changed") == {}, again.output
+    assert again.count("failed") == {"guest.lab": 1}
+    assert "checksum is missing" in " ".join(again.output.split())
+
+
+def test_what_machines_with_vgpus_need_to_move(lab: Lab) -> None:
+    lab.start()
+    before = lab.state()
+    planned = lab.playbook("vgpu_cluster", "--check", "--diff", *CLUSTERS)
+    assert (planned.returncode, planned.count("changed")) == (0, {"vcenter.lab": 1}), planned.output
+    assert "vgpu.hotmigrate.enabled: true" in planned.output
+    assert lab.state() == before
+
+    done = lab.playbook("vgpu_cluster", *CLUSTERS)
+    assert (done.returncode, done.count("changed")) == (0, {"vcenter.lab": 1}), done.output
+    with lab._all(vim.ClusterComputeResource) as clusters:
+        options = {
+            cluster.name: {option.key: option.value for option in cluster.configurationEx.drsConfig.option or ()}
+            for cluster in clusters
+        }
+    assert options["gpu"].items() >= {"PassthroughDrsAutomation": "1", "LBMaxVmotionPerHost": "1"}.items()
+    assert options["generic"] == {}
+    again = lab.playbook("vgpu_cluster", *CLUSTERS)
+    assert (again.returncode, again.count("changed")) == (0, {}), again.output
