@@ -191,6 +191,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module impo
     Params,
     Planned,
     applied,
+    assumed_gone,
     bulk_module,
     with_assumed,
 )
@@ -242,7 +243,9 @@ def plan(facts: Facts, params: Params) -> Planned:
         policy = DrainPolicy(params["migrate"], params["suspend"], params["shut_down"], params["targets"] or {})
         entering = to_drain(hosts, names)
         unreadable = {name: hosts[name].unreadable_vms for name in entering}
-        drains = plan_drain(entering, facts.drain, policy, unreadable)
+        gone = assumed_gone(params)
+        guests = tuple(guest for guest in facts.drain.guests if guest.name not in gone)
+        drains = plan_drain(entering, dataclasses.replace(facts.drain, guests=guests), policy, unreadable)
         steps = plan_enter(
             hosts, names, run=params["run_id"], now=now(), drains=drains, restore=params["restore"], known=known
         )

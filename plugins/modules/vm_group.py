@@ -154,6 +154,7 @@ objects:
       type: bool
 predicted:
   description: The virtual machines' facts after the change, those of new ones included, for O(assume) of later steps.
+    Null for those that are deleted.
   returned: always
   type: dict
 requests:
@@ -186,6 +187,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module impo
     Params,
     Planned,
     applied,
+    assumed_gone,
     bulk_module,
     with_assumed,
 )
@@ -223,7 +225,8 @@ def read(client: Client, params: Params) -> Facts:
     names = {want.name for want in wants} | {want.template for want in wants if present and want.template}
     vms = read_vms(client, sorted(names))
     if present:
-        missing = [want for want in wants if want.name not in vms]
+        gone = assumed_gone(params)
+        missing = [want for want in wants if want.name not in vms or want.name in gone]
         host_names = {want.host for want in missing if want.host}
     else:
         missing = []
@@ -250,7 +253,11 @@ def plan(facts: Facts, params: Params) -> Planned:
         plans = plan_absent(names, site, force_power_off=params["force_power_off"])
     return Planned(
         plans={name: item.plan for name, item in plans.items()},
-        vms={name: to_dict(item.predicted) for name, item in plans.items() if item.predicted is not None},
+        vms={
+            name: None if item.predicted is None else to_dict(item.predicted)
+            for name, item in plans.items()
+            if item.predicted is not None or (item.plan.changed and not item.plan.failed)
+        },
         work={name: item.work for name, item in plans.items()},
     )
 

@@ -9,8 +9,8 @@ For each playbook of `scenes.py` one run is left alone. Its calls that change so
 be carried out and just after, are the cases; `--sample` takes so many of them at random, of every playbook as many.
 Each case has a simulator of its own: the playbook is killed with SIGKILL, workers and all, and run again to its end.
 
-With `--check-mode` every playbook is run with --check first. The simulator must stay as it is, and the run in earnest
-that follows must change as many things as were announced.
+Before it is left alone every playbook is run with --check: the simulator must stay as it is, and the run in earnest
+that follows must change as many things as were announced. With `--check-mode` that is all.
 """
 
 from __future__ import annotations
@@ -89,6 +89,8 @@ class Undisturbed:
     world: dict[str, t.Any]
     cases: list[Case]
     """The crashes that it could have had."""
+    check: str
+    """What is wrong with its check mode."""
     seconds: float
 
 
@@ -181,8 +183,9 @@ class CrashTest:
         """The end without a crash, and the cases."""
         began = time.monotonic()
         with self.lab(scene) as lab:
+            announced, check = announcement(lab, scene)
             lab.vcenter.reset_counts()
-            self._finish(lab, scene)
+            made = self._finish(lab, scene).count("changed")
             counts: dict[str, int] = lab.vcenter.counts()["requests"]
             world = end_state(lab)
         if left := marks(world):
@@ -194,7 +197,9 @@ class CrashTest:
             for nth in range(1, count + 1)
             for done in (False, True)
         ]
-        return Undisturbed(world, cases, time.monotonic() - began)
+        if not check and announced != made:
+            check = f"announced {announced} changes, made {made}"
+        return Undisturbed(world, cases, check or ("" if made else "nothing to do"), time.monotonic() - began)
 
     def crash(self, case: Case, expected: t.Mapping[str, t.Any]) -> Verdict:
         """Kill at the case's call, run again, compare."""
@@ -244,39 +249,23 @@ class CrashTest:
 OTHERS = ("validate", "report", "gpu_doctor", "guest_driver", "images", "environment")
 
 
-def check_mode(test: CrashTest, scenes: Sequence[Scene], workers: int) -> int:
-    """Run every playbook with --check, then in earnest, and print how they compare; 1 when any was wrong."""
-    known = {scene.playbook for scene in SCENES} | set(OTHERS)
-    if unknown := {path.stem for path in (TOP / "playbooks").glob("*.yml")} - known:
-        raise SystemExit(f"{', '.join(sorted(unknown))}: say in scenes.py how it is called")
-    others = [Scene(playbook) for playbook in OTHERS]
-    wrong = 0
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        everything = [*scenes, *others]
-        for scene, problem in zip(everything, pool.map(lambda scene: _checked(test, scene), everything), strict=True):
-            print(f"  {scene.playbook:18} {problem or 'announced what it does, and did not do it'}", flush=True)
-            wrong += bool(problem)
-    return 1 if wrong else 0
+def announcement(lab: Lab, scene: Scene) -> tuple[dict[str, int], str]:
+    """The changes that a run with --check announces by host, and what is wrong with it."""
+    before = lab.state()
+    run = lab.playbook(scene.playbook, "--check", *scene.arguments)
+    after = lab.state()
+    if after != before:
+        return {}, f"CHANGED: {difference(json.loads(before), json.loads(after)) or 'other bytes'}"
+    if run.returncode != 0:
+        return {}, f"exit code {run.returncode}: {_told_by(run.output)}"
+    return run.count("changed"), ""
 
 
-def _checked(test: CrashTest, scene: Scene) -> str:
-    """What is wrong with a playbook's check mode."""
+def check_others(test: CrashTest, playbook: str) -> str:
+    """What is wrong with the check mode of a playbook that changes nothing in the vCenter."""
+    scene = Scene(playbook)
     with test.lab(scene) as lab:
-        before = lab.state()
-        run = lab.playbook(scene.playbook, "--check", *scene.arguments)
-        after = lab.state()
-        if after != before:
-            return f"CHANGED: {difference(json.loads(before), json.loads(after)) or 'other bytes'}"
-        if run.returncode != 0:
-            return f"exit code {run.returncode}: {_told_by(run.output)}"
-        if scene not in SCENES:
-            return ""
-        real = lab.playbook(scene.playbook, *scene.arguments)
-        if real.returncode != 0:
-            return f"in earnest, exit code {real.returncode}: {_told_by(real.output)}"
-        if run.count("changed") != real.count("changed"):
-            return f"announced {run.count('changed')} changes, made {real.count('changed')}"
-        return "" if real.count("changed") else "nothing to do: the scene does not test it"
+        return announcement(lab, scene)[1]
 
 
 def _told_by(output: str) -> str:
@@ -298,23 +287,32 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--workers", type=int, default=max(1, min(4, os.cpu_count() or 1)))
     parser.add_argument("--only", nargs="+", choices=[scene.playbook for scene in SCENES], default=None)
     parser.add_argument("--matching", default="", help="only crashes whose line of the table contains this text")
-    parser.add_argument("--check-mode", action="store_true", help="run every playbook with --check, then in earnest")
+    parser.add_argument("--check-mode", action="store_true", help="only compare --check with what is done")
     options = parser.parse_args(arguments)
     seed = options.seed if options.seed is not None else int(time.time())
     scenes = [scene for scene in SCENES if options.only is None or scene.playbook in options.only]
+    known = {scene.playbook for scene in SCENES} | set(OTHERS)
+    if unknown := {path.stem for path in (TOP / "playbooks").glob("*.yml")} - known:
+        raise SystemExit(f"{', '.join(sorted(unknown))}: say in scenes.py how it is called")
     with tempfile.TemporaryDirectory(prefix="gpuops-crash-") as place:
         test = CrashTest(Path(place))
-        if options.check_mode:
-            return check_mode(test, scenes, options.workers)
         with concurrent.futures.ThreadPoolExecutor(options.workers) as pool:
             found = dict(zip(scenes, pool.map(test.undisturbed, scenes), strict=True))
+            others = [] if options.only else OTHERS
+            checks = {scene.playbook: one.check for scene, one in found.items()}
+            checks |= dict(zip(others, pool.map(lambda name: check_others(test, name), others), strict=True))
+            for playbook, problem in checks.items():
+                print(f"  {playbook:18} --check {problem or 'announced what is done, and did nothing'}", flush=True)
+            wrong = any(checks.values())
+            if options.check_mode:
+                return int(wrong)
             cases = [case for one in found.values() for case in one.cases if options.matching in str(case)]
             chosen = sample(cases, options.sample or len(cases), seed)
             took = ", ".join(f"{scene.playbook} {one.seconds:.0f} s" for scene, one in found.items())
             print(f"undisturbed: {took}")
             print(f"{len(chosen)} of {len(cases)} crashes, seed {seed}, {options.workers} at a time", flush=True)
             verdicts = pool.map(lambda case: test.crash(case, found[case.scene].world), chosen)
-            return report(list(_told(verdicts)))
+            return report(list(_told(verdicts))) or int(wrong)
 
 
 def sample(cases: Sequence[Case], size: int, seed: int) -> list[Case]:

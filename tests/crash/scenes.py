@@ -113,6 +113,7 @@ SCENES = (
         ),
         change=_vgpus,
     ),
+    Scene("vgpu_cluster", _variables(vgpu_cluster_names=["gpu"])),
     Scene("vcenter_role"),
 )  # fmt: skip
 """Every playbook that changes something in the vCenter, the slowest first; a new one gets a line here."""

@@ -302,10 +302,32 @@ def assume_hosts(
     return merged
 
 
-def assume_vms(vms: t.Mapping[str, VmFacts], assumed: t.Mapping[str, t.Mapping[str, t.Any]]) -> dict[str, VmFacts]:
+def without_vms(hosts: t.Mapping[str, HostFacts], gone: t.Collection[str]) -> dict[str, HostFacts]:
+    """Facts of hosts without these virtual machines."""
+    if not gone:
+        return dict(hosts)
+
+    def left(names: t.Iterable[str]) -> tuple[str, ...]:
+        return tuple(name for name in names if name not in gone)
+
+    return {
+        name: dataclasses.replace(
+            host,
+            vm_names=left(host.vm_names),
+            powered_on_vms=left(host.powered_on_vms),
+            drs_moves_vms=left(host.drs_moves_vms),
+        )
+        for name, host in hosts.items()
+    }
+
+
+def assume_vms(
+    vms: t.Mapping[str, VmFacts], assumed: t.Mapping[str, t.Mapping[str, t.Any] | None]
+) -> dict[str, VmFacts]:
     """Facts of virtual machines with predictions of earlier steps laid over them.
 
-    A virtual machine that was not read is added when its prediction is complete, as that of a clone is.
+    A virtual machine that was not read is added when its prediction is complete, as that of a clone is. None is
+    predicted of one that is deleted.
     Raises TypeError for a field that no virtual machine has.
     """
     required = {
@@ -315,7 +337,9 @@ def assume_vms(vms: t.Mapping[str, VmFacts], assumed: t.Mapping[str, t.Mapping[s
     }
     merged = dict(vms)
     for name, fields in assumed.items():
-        if name in merged:
+        if fields is None:
+            merged.pop(name, None)
+        elif name in merged:
             merged[name] = vm_from_dict({**to_dict(merged[name]), **fields})
         elif required <= fields.keys():
             merged[name] = vm_from_dict(fields)

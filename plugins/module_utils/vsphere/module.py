@@ -14,7 +14,7 @@ import types
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, assume_hosts
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, assume_hosts, without_vms
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import ObjectPlan, Problem, diff, result
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import GpuOpsError, InputError
@@ -40,8 +40,8 @@ class Planned:
     """In the order they are reported."""
     hosts: t.Mapping[str, t.Mapping[str, t.Any]] = dataclasses.field(default_factory=dict)
     """Predicted facts of hosts, only what changes (`facts.predicted_host`)."""
-    vms: t.Mapping[str, t.Mapping[str, t.Any]] = dataclasses.field(default_factory=dict)
-    """Predicted facts of virtual machines (`facts.to_dict`)."""
+    vms: t.Mapping[str, t.Mapping[str, t.Any] | None] = dataclasses.field(default_factory=dict)
+    """Predicted facts of virtual machines (`facts.to_dict`), None for those that are deleted."""
     returns: t.Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
     """Further return values of the module."""
     work: t.Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
@@ -86,9 +86,14 @@ def problem(name: str, error: GpuOpsError) -> Problem:
 def with_assumed(hosts: t.Mapping[str, HostFacts], params: Params) -> dict[str, HostFacts]:
     """The hosts' facts with `assume` laid over them. Raises InputError for fields that no host has."""
     try:
-        return assume_hosts(hosts, params["assume"]["hosts"])
+        return without_vms(assume_hosts(hosts, params["assume"]["hosts"]), assumed_gone(params))
     except (TypeError, ValueError) as error:
         raise InputError(f"assume.hosts is not what the return value predicted shows: {error}.") from error
+
+
+def assumed_gone(params: Params) -> frozenset[str]:
+    """Names of the virtual machines that an earlier step is going to delete."""
+    return frozenset(name for name, fields in (params["assume"].get("vms") or {}).items() if fields is None)
 
 
 Read = t.Callable[[Client, Params], F]

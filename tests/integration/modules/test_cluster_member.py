@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.gpuops.vsphere.plugins.modules import cluster_member, esxi_maintenance
 from gpu_vms import machine, vcenter_connection
+from in_process import CrashError, Fuse, step
 from pyVmomi import vim
 from simulated import StartVcenter, Vcenter, fleet
 
@@ -106,3 +108,40 @@ def test_requests_grow_with_nothing_but_the_moves(start_vcenter: StartVcenter, h
         "RetrieveServiceContent": 1, "CreatePropertyCollector": 1, "CreateContainerView": 2, "CreateFilter": 1,
         "DestroyPropertyFilter": 1, "DestroyView": 2, "DestroyPropertyCollector": 1,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("state", ["standalone", "removed", "member"])
+def test_every_crash_is_finished_by_the_next_run(
+    start_vcenter: StartVcenter, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """Each host is moved by a run that dies after one call more than the one before, and by a second run."""
+    vcenter = start_vcenter(two_clusters(40, timings={"maintenance": 0.1}))
+    fuse = Fuse(monkeypatch)
+    names: list[str] = []
+    crashed = True
+
+    def converge(name: str) -> bool:
+        entry = {"name": name, "cluster": "spare" if state == "member" else None}
+        wanted = {"hosts": [entry], "state": state, "cluster": None, "keep_vms": False}
+        return bool(step(vcenter, cluster_member, **wanted).todo)
+
+    while crashed:  # until the fuse is longer than the whole work
+        names.append(f"esx-{len(names) + 1:03}.lab")
+        step(vcenter, esxi_maintenance, hosts=[names[-1]], state="entered")
+        fuse.calls, fuse.limit = 0, len(names)
+        try:
+            converge(names[-1])
+            crashed = False
+        except CrashError:
+            fuse.limit = None
+            converge(names[-1])
+        fuse.limit = None
+        assert converge(names[-1]) is False, f"after call {len(names)}"
+    assert len(names) > 8
+    where = clusters(vcenter)
+    wanted = {"standalone": lambda name: name, "removed": lambda _name: None, "member": lambda _name: "spare"}[state]
+    assert {name: where.get(name) for name in names} == {name: wanted(name) for name in names}
+    with vcenter_connection(vcenter) as content:
+        view = content.viewManager.CreateContainerView(content.rootFolder, [vim.HostSystem], True).view
+        marked = {host.name for host in view if any(value.value for value in host.customValue)}
+    assert marked == (set(names) if state == "member" else set())

@@ -199,6 +199,33 @@ def _digest(controller: str) -> str:
     return hashlib.sha256(controller.encode()).hexdigest()[:12]
 
 
+@pytest.mark.parametrize("clusters", [1, 10, 100])
+def test_requests_grow_with_nothing_but_the_locks(start_vcenter: StartVcenter, clusters: int) -> None:
+    """What is held already, and looking, is the same for any number of clusters; each lock taken costs its own."""
+    vcenter = start_vcenter(fleet())
+    names = [f"c-{number:03}" for number in range(clusters)]
+    mine = {"clusters": names, "run_id": "one", "holder_pid": os.getpid(), "lifetime": 10**8}
+    looking = vcenter.ok("gpu_lock", check=True, **mine)["requests"]
+    vcenter.reset_counts()
+    taken = vcenter.ok("gpu_lock", **mine)["requests"]
+    assert vcenter.counts()["logins"] == 0
+    for method in ("CreateFolder", "SetField", "Rename_Task"):
+        assert taken.pop(method) == clusters
+    assert taken.pop("AddCustomFieldDef") == 1
+    assert taken.pop("RetrievePropertiesEx") <= 3 * clusters + 2
+    # One filter for each task, as the locks are taken one after the other: all or none.
+    assert taken.pop("CreateFilter") == taken.pop("DestroyPropertyFilter") == clusters
+    taken.pop("WaitForUpdatesEx", None)
+    constant = {
+        "RetrieveServiceContent": 1, "CreatePropertyCollector": 1, "CurrentTime": 1, "DestroyPropertyCollector": 1,
+    }  # fmt: skip
+    assert taken == constant
+    assert looking == constant | {"Login": 1, "RetrievePropertiesEx": 1}
+    held = vcenter.ok("gpu_lock", **mine)
+    assert not held["changed"]
+    assert held["requests"] == constant | {"RetrievePropertiesEx": 1}
+
+
 def _holder(run: str = "one", expires: str = "2026-01-01T00:00:00.000000Z") -> Holder:
     return Holder("ann", run, "2025-12-31T00:00:00.000000Z", expires)
 
