@@ -99,8 +99,8 @@ def check_manager(esxi: str, manager: str) -> Mismatch | None:
         return Mismatch(
             "manager_not_for_esxi",
             f"The vGPU manager {release(manager)} (release {branch.number}) is for ESXi {first} to {last}, and the "
-            f"host runs {esxi}. Choose another release, or bring ESXi there first. If NVIDIA offers a package of it for "
-            "this ESXi, write its version with the build suffix (-1OEM.…).",
+            f"host runs {esxi}. Choose another release, or bring ESXi there first. If NVIDIA offers a "
+            "package of it for this ESXi, write its version with the build suffix (-1OEM.…).",
         )
     return None
 
