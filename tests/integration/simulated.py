@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -20,6 +21,7 @@ from typing import Any
 
 import pytest
 import yaml
+from nursery import Fork, Nursery
 
 TOP = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -49,6 +51,23 @@ def environment(**more: str) -> dict[str, str]:
     } | more  # fmt: skip
 
 
+MODULES = "ansible_collections.gpuops.vsphere.plugins.modules"
+_SIMULATORS = Nursery("vsphere_simulator.cli", environment=environment())
+# What every module imports; the module itself is the process's own.
+_RUNS = Nursery(
+    "ansible.module_utils.basic",
+    "pyVim.connect",
+    "pyVmomi",
+    "ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module",
+    environment=environment(),
+)
+
+
+def start_simulator(arguments: list[str], log: Path) -> Fork:
+    """Start `vsphere-simulator serve`; it writes its ready file when it is ready."""
+    return _SIMULATORS.start("vsphere_simulator.cli", ["serve", *arguments], log=log)
+
+
 @dataclasses.dataclass
 class ModuleRun:
     """What a module process said."""
@@ -73,7 +92,7 @@ class ModuleRun:
 class Vcenter:
     """One running simulator."""
 
-    def __init__(self, directory: Path, process: subprocess.Popen[str], ready: dict[str, Any]) -> None:
+    def __init__(self, directory: Path, process: Fork, ready: dict[str, Any]) -> None:
         self.directory = directory
         self.process = process
         self.port: int = ready["port"]
@@ -109,10 +128,8 @@ class Vcenter:
 
     def start(self, module: str, *, check: bool = False, diff: bool = False, **params: Any) -> subprocess.Popen[str]:
         """Start a module as a process of its own, as Ansible does; None leaves out a connection option."""
-        arguments = {key: value for key, value in (self.options() | params).items() if value is not None}
-        arguments |= {"_ansible_check_mode": check, "_ansible_diff": diff}
         process = subprocess.Popen(
-            [sys.executable, "-m", f"ansible_collections.gpuops.vsphere.plugins.modules.{module}"],
+            [sys.executable, "-m", f"{MODULES}.{module}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -120,21 +137,24 @@ class Vcenter:
             env=environment(),
         )
         assert process.stdin is not None
-        process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": arguments}))
+        process.stdin.write(self._given(check, diff, params))
         process.stdin.close()
         process.stdin = None
         return process
 
     def run(self, module: str, *, check: bool = False, diff: bool = False, **params: Any) -> ModuleRun:
         """Run a module to its end."""
-        process = self.start(module, check=check, diff=diff, **params)
-        try:
-            stdout, stderr = process.communicate(timeout=120)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-        return ModuleRun(process.returncode, stdout, stderr)
+        with tempfile.TemporaryDirectory(dir=self.directory) as place:
+            given, output, errors = (Path(place) / name for name in ("given", "output", "errors"))
+            given.touch(mode=0o600)
+            given.write_text(self._given(check, diff, params))
+            code = _RUNS.run(f"{MODULES}.{module}", given=given, output=output, errors=errors, timeout=120)
+            return ModuleRun(code, output.read_text(), errors.read_text())
+
+    def _given(self, check: bool, diff: bool, params: Mapping[str, Any]) -> str:
+        arguments = {key: value for key, value in (self.options() | params).items() if value is not None}
+        arguments |= {"_ansible_check_mode": check, "_ansible_diff": diff}
+        return json.dumps({"ANSIBLE_MODULE_ARGS": arguments})
 
     def ok(self, module: str, *, check: bool = False, diff: bool = False, **params: Any) -> dict[str, Any]:
         """The result of a module that must succeed."""
@@ -224,7 +244,7 @@ def launch(
     ready = place / "ready.json"
     ready.unlink(missing_ok=True)
     command = [
-        str(BIN / "vsphere-simulator"), "serve", "--model", str(model_file), "--listen", "127.0.0.1:0",
+        "--model", str(model_file), "--listen", "127.0.0.1:0",
         "--username", USERNAME, "--password-file", str(password), "--time-scale", str(time_scale),
         "--latency-ms", str(latency_ms), "--ready-file", str(ready), "--state", str(place / "state.json"),
         *arguments,
@@ -232,8 +252,7 @@ def launch(
     if faults is not None:
         (place / "faults.yml").write_text(yaml.safe_dump(faults))
         command += ["--faults", str(place / "faults.yml")]
-    with (place / "log").open("a") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, text=True)
+    process = start_simulator(command, place / "log")
     try:
         wait_for(lambda: ready.exists() or process.poll() is not None, "the simulator is ready")
         if process.poll() is not None:

@@ -135,7 +135,9 @@ class _OnHost:
             shares = share_out(self.host, devices, self.vms.values(), stay)
         choices = {name: self._choose(name, devices[name], shares[name]) for name in wants}
         after = {name: choice.applied_to(self.vms[name]) for name, choice in choices.items()}
-        moving = {name for name in wants if _vgpus(after[name]) != _vgpus(self.vms[name])}
+        # What runs and may not be powered off keeps its vGPUs, and their room.
+        bound = {name for name in running if self.power == "never" or self.vms[name].power != "poweredOn"}
+        moving = {name for name in wants if name not in bound and _vgpus(after[name]) != _vgpus(self.vms[name])}
         for name, found in vgpu_wants.shortages(self.host, after, self.vms.values(), moving).items():
             problems[name].append(found)
         return {

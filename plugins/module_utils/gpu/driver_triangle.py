@@ -2,11 +2,16 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The driver triangle: ESXi, the vGPU manager on it, and the driver in its guests must go together.
 
-Sources: NVIDIA's vGPU release notes for VMware vSphere, "Compatibility Requirements for the NVIDIA vGPU Manager and
-Guest VM Driver" (the same release; a later branch with guests of the branch before; a later long-term branch with
-guests of the long-term branch before; releases 8.x with their own branch only) and "Hypervisor Software Releases";
-NVIDIA's vGPU lifecycle page (long-term branches). The build suffix of a manager's package names the ESXi that it was
-built for: `-1OEM.800.` is ESXi 8.0.
+Which guests a manager takes: NVIDIA's "Virtual GPU Software R580 for VMware vSphere Release Notes" (19.0), section
+"Compatibility Requirements for the NVIDIA vGPU Manager and Guest VM Driver" (the same release; a later branch with
+guests of the branch before; a later long-term branch with guests of the long-term branch before), and the release notes
+of 8.0 to 8.10 (their own branch only). Releases and their drivers: the same notes (8 is 418, 15 is 525, 19 is 580).
+Long-term branches: NVIDIA's data center driver matrices (418 and 450 in that of 2021, 535 and 580 in that of 2026).
+
+ESXi: the build suffix of a manager's package names the ESXi that it was built for (`-1OEM.800.` is ESXi 8.0), which
+decides where it is known. The ranges of the table are for versions without a suffix. Confirmed by NVIDIA's documents
+are 8.0 for release 15 and 9.0 at the time of release 19; the other ranges, and 470 as a long-term branch, are not
+verified against each release's "Hypervisor Software Releases". Release 20 has no range, as none was found.
 """
 
 from __future__ import annotations
@@ -30,8 +35,8 @@ class Branch:
     """Major number of the release, for example 16."""
     driver: int
     """Major number of its drivers, for example 535."""
-    esxi: tuple[tuple[int, int], tuple[int, int]]
-    """First and last version of ESXi (major, minor)."""
+    esxi: tuple[tuple[int, int], tuple[int, int]] | None
+    """First and last version of ESXi (major, minor), None where that is not known."""
     long_term: bool = False
 
 
@@ -48,6 +53,7 @@ BRANCHES: t.Final = (
     Branch(17, 550, ((7, 0), (8, 0))),
     Branch(18, 570, ((7, 0), (9, 0))),
     Branch(19, 580, ((8, 0), (9, 1)), long_term=True),
+    Branch(20, 595, None),
 )
 _OWN_BRANCH_ONLY = 8
 
@@ -87,13 +93,14 @@ def check_manager(esxi: str, manager: str) -> Mismatch | None:
             f"The vGPU manager {manager} is built for ESXi {built.group(1)}.{built.group(2)}, and the host runs "
             f"{esxi}. Take the package for the host's ESXi.",
         )
-    branch = branch_of(manager)
-    if branch is not None and not branch.esxi[0] <= host <= branch.esxi[1]:
+    branch = branch_of(manager) if built is None else None
+    if branch is not None and branch.esxi is not None and not branch.esxi[0] <= host <= branch.esxi[1]:
         first, last = (".".join(str(part) for part in edge) for edge in branch.esxi)
         return Mismatch(
             "manager_not_for_esxi",
             f"The vGPU manager {release(manager)} (release {branch.number}) is for ESXi {first} to {last}, and the "
-            f"host runs {esxi}. Choose another release, or bring ESXi there first.",
+            f"host runs {esxi}. Choose another release, or bring ESXi there first. If NVIDIA offers a "
+            "package of it for this ESXi, write its version with the build suffix (-1OEM.…).",
         )
     return None
 

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from pyVim.connect import Disconnect, SmartConnect
 from pyVmomi import vim
-from simulated import BIN, PASSWORD, TOP, USERNAME, Vcenter, environment, wait_for
+from simulated import BIN, PASSWORD, TOP, USERNAME, Vcenter, environment, start_simulator, wait_for
 
 _QUIET_S = 0.5
 INVENTORY = TOP / "inventories" / "lab"
@@ -78,13 +78,12 @@ class Lab:
         files["password"].touch(mode=0o600)
         files["password"].write_text(self.password + "\n")
         command = [
-            str(BIN / "vsphere-simulator"), "serve", "--listen", "127.0.0.1:0", "--time-scale", str(time_scale),
+            "--listen", "127.0.0.1:0", "--time-scale", str(time_scale),
             "--model", str(files["model.yml"]), "--faults", str(files["faults.yml"]),
             "--username", USERNAME, "--password-file", str(files["password"]),
             "--state", str(self._state_file), "--ready-file", str(files["ready.json"]),
         ]  # fmt: skip
-        with files["log"].open("a") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, text=True)
+        process = start_simulator(command, files["log"])
         try:
             wait_for(lambda: files["ready.json"].exists() or process.poll() is not None, "the simulator is ready")
             assert process.poll() is None, files["log"].read_text()

@@ -187,7 +187,7 @@ def _leave(solution: Solution, within: States, demand: Demand) -> str | None:
                 stay = dataclasses.replace(other, host=None, origin=name)
                 target = next((n for n, there in solution.states.items() if there.admits(stay) is not None), None)
                 if target is not None:
-                    return f"Moving {vm} from {name} to {target} would make room: allow it with max_moves."
+                    return f"Moving {vm} from {name} to {target} would make room: do that first."
             if found is None or other.weight < found[0]:
                 found = (other.weight, vm, name)
     if found is None:

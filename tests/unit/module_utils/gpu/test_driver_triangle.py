@@ -30,6 +30,8 @@ MANAGER_16 = "535.154.02-1OEM.800.1.0.20613240"
         ("580.65.05", "535.154.05", True),
         ("580.65.05", "570.124.06", True),
         ("580.65.05", "550.54.15", False),
+        ("595.71.03", "580.65.06", True),
+        ("595.71.03", "535.154.05", False),  # not long-term
         ("535.154.02", "550.54.15", False),  # guests are never ahead of their host
         ("418.240", "418.226.00", True),
         ("430.99", "418.240", False),  # 8.x goes with 8.x only
@@ -57,6 +59,8 @@ def test_guest_drivers(manager: str, guest: str, works: bool) -> None:
         ("9.0.0", "550.54.16", False),
         ("9.0.0", "580.65.05", True),
         ("7.0.3", "580.65.05", False),
+        ("9.0.0", "550.54.16-1OEM.900.1.0.24000000", True),  # the package itself says for which ESXi it is
+        ("9.1.0", "595.71.03", True),  # no range known
         ("8.0.3", "999.1", True),  # not in the table: no opinion
     ],
 )
@@ -76,7 +80,7 @@ def test_both_sides_of_the_triangle_are_told() -> None:
 
 
 def test_the_table_is_in_order_and_each_branch_takes_its_own_guests() -> None:
-    assert [one.number for one in BRANCHES] == list(range(8, 20))
+    assert [one.number for one in BRANCHES] == list(range(8, 21))
     assert [one.driver for one in BRANCHES] == sorted({one.driver for one in BRANCHES})
     for one in BRANCHES:
         assert branch_of(f"{one.driver}.10.01") == branch_of(f"{one.number}.2") == one

@@ -157,7 +157,7 @@ REFUSALS: list[tuple[str, Demand, list[Host], str, str]] = [
             Host("esx-2", None, gpus(1, use="passthrough")),
         ],
         "gpus_taken",
-        "Moving old from esx-1 to esx-2 would make room: allow it with max_moves.",
+        "Moving old from esx-1 to esx-2 would make room: do that first.",
     ),
     (
         "not set up",
