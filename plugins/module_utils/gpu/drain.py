@@ -138,6 +138,11 @@ class HostDrain:
         """What is done to the virtual machines, as changes of the host."""
         return tuple(_change(drain) for drain in self.drains)
 
+    @property
+    def moved(self) -> frozenset[str]:
+        """Names of those that are on other hosts then."""
+        return frozenset((*self.drs, *(item.guest.name for item in self.drains if item.ways[0].kind == "migrate")))
+
     def predicted(self) -> tuple[Drained, ...]:
         """What there is to restore afterwards."""
         found = []

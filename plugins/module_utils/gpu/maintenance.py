@@ -112,7 +112,10 @@ def _enter(
         change = Change("keep", "maintenance mode", ENTERING, ACTION, "an interrupted run has entered it")
         return MaintenanceStep(ObjectPlan(name, changes=(change,), notes=standing(after)), write=intent, after=after)
     drained = (*host.drained, *drain.predicted()) if restore else host.drained
-    after = dataclasses.replace(host, in_maintenance=True, intent=intent, drained=drained)
+    left = tuple(vm for vm in host.vm_names if vm not in drain.moved)
+    after = dataclasses.replace(
+        host, in_maintenance=True, intent=intent, drained=drained, vm_names=left, powered_on_vms=(), drs_moves_vms=()
+    )
     reason = "an interrupted run was leaving it" if host.in_maintenance else _moves(drain.drs)
     change = Change("enter", "maintenance mode", False, True, reason, disruptive=True)
     plan = ObjectPlan(
@@ -131,8 +134,16 @@ def _leave(host: HostFacts | None, name: str, known: t.Collection[str]) -> Maint
         return MaintenanceStep(not_connected(host))
     if maintenance_owner(host) == "other":
         return MaintenanceStep(left_alone(host))
-    after = dataclasses.replace(host, in_maintenance=False, intent=None, drained=())
     restore = plan_restore(host)
+    back = tuple(item.drained.vm for item in restore)
+    after = dataclasses.replace(
+        host,
+        in_maintenance=False,
+        intent=None,
+        drained=(),
+        vm_names=tuple(dict.fromkeys((*host.vm_names, *back))),
+        powered_on_vms=tuple(dict.fromkeys((*host.powered_on_vms, *back))),
+    )
     changes = list(restore_changes(name, restore))
     if host.in_maintenance:
         changes.insert(0, Change("leave", "maintenance mode", True, False))

@@ -12,10 +12,13 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import (
     Intent,
     PciFunction,
     assume_hosts,
+    assume_vms,
     host_from_dict,
     predicted_host,
     to_dict,
+    without_vms,
 )
+from gpu_builders import vm
 
 GPU = PciFunction("0000:3b:00.0", 0x10DE, 0x1DB6, 0x0302, "V100", True)
 HOST = HostFacts(
@@ -58,3 +61,9 @@ def test_assumptions_about_hosts_that_are_not_there() -> None:
 def test_an_assumption_with_an_unknown_field_is_refused() -> None:
     with pytest.raises(TypeError, match="in_maintainance"):
         assume_hosts({"esx-1": HOST}, {"esx-1": {"in_maintainance": True}})
+
+
+def test_a_machine_that_is_deleted_is_gone_from_its_host_too() -> None:
+    assert assume_vms({"a": vm("a"), "b": vm("b")}, {"a": None, "c": None}).keys() == {"b"}
+    host = without_vms({"esx-1": HOST}, {"a"})["esx-1"]
+    assert (host.vm_names, host.powered_on_vms) == (("b",), ())

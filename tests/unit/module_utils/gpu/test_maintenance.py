@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.drain import HostDrain
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.drain import Guest, GuestDrain, HostDrain, Way
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, Intent
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.maintenance import (
     MaintenanceStep,
@@ -203,3 +203,15 @@ def test_there_and_back_leaves_nothing_behind(facts: HostFacts) -> None:
     assert not outside.in_maintenance
     assert outside.intent is None
     assert not leave(outside).plan.changed
+
+
+def test_what_the_host_has_on_it_meanwhile_and_then() -> None:
+    facts = host(vm_names=("moves", "off", "web"), powered_on_vms=("moves", "web"), drs_moves_vms=("web",))
+    guest = Guest("moves", "vm-1", "esx-1", "poweredOn", 4096)
+    drain = HostDrain(drs=("web",), drains=(GuestDrain(guest, (Way("migrate", "esx-2"),)),))
+    inside = enter(facts, drain).after
+    assert inside is not None
+    assert (inside.vm_names, inside.powered_on_vms, inside.drs_moves_vms) == (("off",), (), ())
+    outside = leave(inside).after
+    assert outside is not None
+    assert (outside.vm_names, outside.powered_on_vms) == (("off", "moves"), ("moves",))
