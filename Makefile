@@ -93,7 +93,7 @@ simulator-docs: test-env ## Write the simulator's list of methods into its docum
 	$(BIN)/python -m vsphere_simulator.cli methods --into docs/simulator.md
 
 .PHONY: ci
-ci: test crash-sample lab-guests fidelity ## What CI runs (three quarters of an hour)
+ci: test crash-sample page-test lab-guests fidelity ## What CI runs (three quarters of an hour)
 
 .PHONY: lock
 lock: controller ## Resolve pyproject.toml into requirements/*.txt anew

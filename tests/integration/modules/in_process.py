@@ -4,14 +4,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere import session
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client, Stub
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module import Applied, Planned
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import ConnectionOptions
 from simulated import Vcenter
+
+
+# The same password and salt, hundreds of times in one process: a key is worked out once.
+session._scrypt = functools.cache(session._scrypt)
 
 
 class CrashError(BaseException):

@@ -56,6 +56,8 @@ class Lab:
         directory.mkdir(mode=0o700)
         self.programs: Path | None = None
         """A directory of stand-ins for programs, found before the real ones."""
+        self.environment: dict[str, str] = {}
+        """Further variables of the environment of Ansible's programs."""
         self._state_file = directory / "state.json"
         self._vcenter: Vcenter | None = None
 
@@ -187,6 +189,7 @@ class Lab:
                 GPUOPS_LAB_DIR=str(self.directory),
                 ANSIBLE_LOCAL_TEMP=temporary,
                 ANSIBLE_REMOTE_TEMP=temporary,
+                **self.environment,
             ),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from pathlib import Path
 
 import yaml
 from lab import Lab, Model, Run
 from pyVmomi import vim
-from simulated import BIN
+from simulated import BIN, PASSWORD, USERNAME
 
 TWO, THREE = "esx-gpu-02.lab", "esx-gpu-03.lab"
 URL = "https://depot.lab/vgpu-550.54.16.zip"
@@ -24,11 +26,57 @@ def with_managers(model: Model) -> None:
     model["depots"][URL] = [{"version": f"{NEW}-1OEM.800.1.0.20613240", "vgpu_manager": "17.1"}]
 
 
+# Stand-ins for the client of SSH, which runs its command here, and for esxcli on the host, which asks the vCenter for
+# what the real one does by itself.
+SSH = """#!/bin/sh
+[ "$2" = ControlPersist ] && exit 0
+for word; do host=$command; command=$word; done
+echo "$host: $command" >> "$(dirname "$0")/calls"
+ESXI_HOST=$host exec /bin/sh -c "$command"
+"""
+ESXCLI = f"""#!{BIN / "python"}
+import os, ssl, sys
+from pyVim.connect import Disconnect, SmartConnect
+from pyVim.task import WaitForTask
+assert sys.argv[1:] == ["software", "component", "apply", "-d", os.environ["LAB_BUNDLE"]], sys.argv
+context = ssl.create_default_context(cafile=os.environ["LAB_CERTIFICATE"])
+session = SmartConnect(host="127.0.0.1", port=int(os.environ["LAB_PORT"]), user="{USERNAME}", pwd="{PASSWORD}",
+                       sslContext=context)
+host = session.content.searchIndex.FindByDnsName(dnsName=os.environ["ESXI_HOST"], vmSearch=False)
+WaitForTask(host.configManager.patchManager.InstallHostPatchV2_Task(bundleUrls=["{URL}"]))
+Disconnect(session)
+"""
+
+
+def programs(lab: Lab, **scripts: str) -> Path:
+    """Put scripts in the way of the real programs."""
+    directory = lab.directory / "programs"
+    directory.mkdir(exist_ok=True)
+    for name, script in scripts.items():
+        (directory / name).write_text(script)
+        (directory / name).chmod(0o755)
+    lab.programs = directory
+    return directory
+
+
 def upgrade(lab: Lab, *arguments: str) -> Run:
-    """The upgrade to release 17, of the two hosts and of all guests."""
+    """The upgrade to release 17, one host by esxcli over SSH and one by a host patch, and of all guests."""
+    bundle = lab.directory / "bundle.zip"
+    bundle.write_bytes(b"a bundle on the host")
+    here = {
+        TWO: {
+            "grid_host_driver_bundle": str(bundle),
+            "grid_host_driver_checksum": hashlib.sha256(bundle.read_bytes()).hexdigest(),
+        },
+        THREE: {"grid_host_driver_bundle": URL},
+    }
+    inventory = lab.directory / "upgrade"
+    (inventory / "host_vars").mkdir(parents=True, exist_ok=True)
+    (inventory / "hosts.yml").write_text(yaml.safe_dump({"esxi_gpu": {"hosts": dict.fromkeys(here)}}))
+    for name, own in here.items():
+        (inventory / "host_vars" / f"{name}.yml").write_text(yaml.safe_dump(own))
     wanted = {
         "grid_host_driver_version": NEW,
-        "grid_host_driver_bundle": URL,
         "grid_host_driver_reboot_ok": True,
         "esxi_graphics_default_type": "sharedDirect",
         "esxi_passthrough_devices": [],
@@ -36,16 +84,19 @@ def upgrade(lab: Lab, *arguments: str) -> Run:
     }
     overlay = lab.directory / "upgrade.json"
     overlay.write_text(json.dumps(wanted))
-    return lab.playbook("upgrade", "--limit", f"{TWO}:{THREE}:gpu_guests", "-e", f"@{overlay}", *arguments)
+    programs(lab, ssh=SSH, esxcli=ESXCLI)
+    lab.environment = {
+        "LAB_BUNDLE": str(bundle),
+        "LAB_CERTIFICATE": lab.vcenter.certificate,
+        "LAB_PORT": str(lab.vcenter.port),
+    }
+    limit = ("--limit", f"{TWO}:{THREE}:gpu_guests", "-i", str(inventory))
+    return lab.playbook("upgrade", *limit, "-e", f"@{overlay}", *arguments)
 
 
 def a_guest(lab: Lab, driver: str) -> tuple[str, ...]:
     """A guest with a driver, as an inventory. Its own variables lack a checksum, so that nothing is ever installed."""
-    lab.programs = lab.directory / "programs"
-    lab.programs.mkdir(exist_ok=True)
-    modinfo = lab.programs / "modinfo"
-    modinfo.write_text(f"#!/bin/sh\necho {driver}\n")
-    modinfo.chmod(0o755)
+    programs(lab, modinfo=f"#!/bin/sh\necho {driver}\n")
     guest = {
         "ansible_connection": "local",
         "ansible_become": False,
@@ -79,6 +130,9 @@ def test_hosts_follow_one_another_and_a_guest_that_would_be_left_behind_stops_it
     done = upgrade(lab)
     assert done.returncode == 0, done.output
     assert set(done.count("changed")) == {TWO, THREE}
+    calls = (lab.directory / "programs" / "calls").read_text().splitlines()
+    assert [line.partition(" ")[0] for line in calls] == [f"{TWO}:"] * 2  # the checksum, and the installation
+    assert "sha256sum" in calls[0]
     assert [installed(lab, name).split("-")[0] for name in (TWO, THREE)] == [NEW, NEW]
     hosts = lab.hosts()
     assert {name for name in hosts if hosts[name]["booted"] != booted[name]} == {TWO, THREE}
