@@ -42,6 +42,8 @@ const Charts = (() => {
     ctx.strokeStyle = css("--muted");
     ctx.fillStyle = css("--text");
     ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+    ctx.textAlign = "left";
+    ctx.textBaseline = "alphabetic";
     ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
     let free = -Infinity;
     let line = 0;

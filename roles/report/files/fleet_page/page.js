@@ -191,7 +191,7 @@ const gpuNode = (entry, gpu, at) => {
     kind: "gpu", key, children: leaf ? undefined : children,
     label: () => [gpu.address, gpu.model, GPU_STATES[gpu.state], gpu.mode, roomText(gpu)].filter(Boolean).join(", "),
     draw: (row) => row.append(el("span", { class: "name mono", text: gpu.address }), el("span", { class: "model", text: gpu.model }),
-      badge(GPU_STATES[gpu.state], { free: "good", part: "good", reboot: "warn" }[gpu.state] || "calm"),
+      el("span", { class: "what" }, badge(GPU_STATES[gpu.state], { free: "good", part: "good", reboot: "warn" }[gpu.state] || "calm")),
       el("span", { "class": "strip one", "aria-hidden": "true" }, strip(gpu, false)),
       el("span", { class: "dim room wide", text: gpu.use === "vgpu" ? roomText(gpu) || "" : gpu.use === "passthrough" ? "passthrough" : "" })),
   };
@@ -214,7 +214,7 @@ const hostNode = (entry) => {
       const strips = el("span", { "class": "strip", "aria-hidden": "true" }, ...gpus.map((gpu, at) => strip(gpu, !seen().gpus[at])));
       strips.style.setProperty("--n", WIDEST);
       row.append(el("span", { class: "name", text: host.name }), el("span", { class: "badges" }, ...badges(entry)), strips,
-        el("span", { "class": "figures", "aria-hidden": "true", "text": gpus.length ? `${free()}/${gpus.length}` : "no GPU" }),
+        el("span", { "class": "figures", "aria-hidden": "true", "title": "GPUs with room / GPUs", "text": gpus.length ? `${free()}/${gpus.length}` : "no GPU" }),
         el("span", { "class": "figures idle", "aria-hidden": "true", "text": idle.length ? `+${idle.length} asleep` : "" }));
     },
   };
@@ -246,18 +246,19 @@ const meter = (part, whole) => {
   return bar;
 };
 
+const number = (value) => value.toLocaleString("en");
 const tiles = () => {
   const total = DATA.totals;
   const by = total.gpus_by_state || {};
   const withRoom = HOSTS.filter((entry) => entry.host.state === "in service").reduce((sum, entry) => sum + entry.gpus.filter(hasRoom).length, 0);
   const tile = (id, figure, name, note, bar) => el("li", { id }, el("b", { text: figure }), el("span", { text: name }), bar || null, el("small", { text: note || "" }));
   $("tiles").append(
-    tile("t-gpus", `${withRoom} / ${total.gpus}`, "GPUs with room", `${by.full || 0} full${by.unset ? `, ${by.unset} not set up` : ""}`, meter(total.gpus - withRoom, total.gpus)),
-    tile("t-memory", `${total.gb ? Math.round((100 * total.gb_used) / total.gb) : 0} %`, "GPU memory given out", `${gigabytes(total.gb_used)} of ${gigabytes(total.gb)}`, meter(total.gb_used, total.gb)),
-    tile("t-vgpus", String(total.vgpus), "vGPUs in use"),
-    tile("t-vms", `${total.vms_running} / ${total.vms}`, "machines running", total.vms_suspended ? `${total.vms_suspended} suspended` : ""),
-    tile("t-hosts", `${total.hosts_in_service} / ${total.hosts}`, "hosts in service", total.reboots ? `${plural(total.reboots, "host")} to reboot` : "no reboot pending"),
-    ...(DATA.jobs ? [tile("t-jobs", String(total.jobs_running), "jobs running", `${total.jobs_waiting} waiting`)] : []),
+    tile("t-gpus", `${number(withRoom)} / ${number(total.gpus)}`, "GPUs with room", `${by.full || 0} full${by.unset ? `, ${by.unset} not set up` : ""}`, meter(total.gpus - withRoom, total.gpus)),
+    tile("t-memory", `${total.gb ? Math.round((100 * total.gb_used) / total.gb) : 0} %`, "memory given out", `${gigabytes(total.gb_used)} of ${gigabytes(total.gb)}`, meter(total.gb_used, total.gb)),
+    tile("t-vgpus", number(total.vgpus), "vGPUs in use"),
+    tile("t-vms", `${number(total.vms_running)} / ${number(total.vms)}`, "machines running", total.vms_suspended ? `${total.vms_suspended} suspended` : ""),
+    tile("t-hosts", `${number(total.hosts_in_service)} / ${number(total.hosts)}`, "hosts in service", total.reboots ? `${plural(total.reboots, "host")} to reboot` : "no reboot pending"),
+    ...(DATA.jobs ? [tile("t-jobs", number(total.jobs_running), "jobs running", `${total.jobs_waiting} waiting`)] : []),
     tile("t-points", String(POINTS.length), POINTS.length === 1 ? "point to look at" : "points to look at", DATA.doctor ? "" : "the doctor was not asked"),
   );
   if (POINTS.length) $("t-points").classList.add("warn");
@@ -276,7 +277,7 @@ const legend = () => {
   const names = state.colour === "tenant" ? [...TENANTS.slice(0, 8)] : PROFILES.filter((name) => CAPACITY.some((row) => row.profile === name && row.used)).slice(0, 8);
   const key = (kind, text) => el("li", {}, el("i", { "class": `swatch ${kind}` }), el("span", { text }));
   const grey = state.colour === "tenant" ? [key("cn", NOBODY), ...(TENANTS.length > 8 ? [key("cx", "other tenants")] : [])]
-    : [...COLOURS.profile.values()].includes("cx") ? [key("cx", "other profiles")] : [];
+    : CAPACITY.some((row) => row.used && COLOURS.profile.get(row.profile) === "cx") ? [key("cx", "other profiles")] : [];
   $("legend").replaceChildren(...names.map((name) => key(COLOURS[state.colour].get(name), plain(name))), ...grey,
     key("open", "free"), key("asleep cn", "machine off"), key("off-limits", "not set up or waits for a reboot"));
 };
@@ -442,6 +443,7 @@ const controls = () => {
   });
 };
 
+tree.element.classList.toggle("idle", HOSTS.some((entry) => entry.idle.length));
 controls();
 tiles();
 age();
