@@ -42,7 +42,7 @@ RESEARCH = [
     [],
 ]
 PROJECTS = ("phys", "chem", "bio")
-OPENED = ("esx-a100-05.dc", "0000:3b:00.0, A100-40", "a100-20c, 0–20 GB")
+OPENED = ("esx-a100-05.dc", "0000:3b:00.0, A100-40", "a100-20c, 0")
 """Rows that are opened in the wide pictures, by how their label begins."""
 SHOTS = (
     ("fleet.png", {"width": 1600, "height": 1000}, "light", ""),
@@ -69,7 +69,14 @@ def model() -> dict[str, Any]:
         gpu = {"mode": "fixed", "address": f"0000:{bus}:00.0"}
         host, power = f"esx-v100-{number:02d}.dc", "off" if number == 3 else "on"
         vms.append(
-            {"name": f"train-{number:02d}-{bus}", "host": host, "power": power, "gpus": [gpu], "extra_config": MMIO, **shape}
+            {
+                "name": f"train-{number:02d}-{bus}",
+                "host": host,
+                "power": power,
+                "gpus": [gpu],
+                "extra_config": MMIO,
+                **shape,
+            }
         )
     divided = {"vgpu_manager": "550.90.05", "graphics_type": "sharedDirect", "assignment_policy": "consolidation"}
     whole = {"gpus": [{"gpu": "V100-32", "count": 4, "passthrough": True}]}
@@ -125,10 +132,14 @@ def findings() -> dict[str, Any]:
     """What the doctor could have found."""
     licence = "the licence has not been had for 26 hours; nvidia-gridd says: failed to reach the licence server"
     driver = "driver 535.154.05 is loaded, 550.90.07 is wanted"
+    found = {
+        "bio-02b": ("licence", licence, "see docs/guest-driver.md"),
+        "chem-04a": ("driver", driver, "run playbooks/guest_driver.yml"),
+    }
     return {
-        "bio-02b": {"findings": [{"check": "licence", "status": "FAIL", "message": licence, "mend": "see docs/guest-driver.md"}]},
-        "chem-04a": {"findings": [{"check": "driver", "status": "FAIL", "message": driver, "mend": "run playbooks/guest_driver.yml"}]},
-    }  # fmt: skip
+        guest: {"findings": [{"check": check, "status": "FAIL", "message": message, "mend": mend}]}
+        for guest, (check, message, mend) in found.items()
+    }
 
 
 def harvest() -> dict[str, Any]:
@@ -137,7 +148,10 @@ def harvest() -> dict[str, Any]:
     hours = [quarter / 4 for quarter in range(97)]
     day = [1 / (1 + math.exp(-2.2 * (hour - 8))) * (1 - 1 / (1 + math.exp(-1.6 * (hour - 18)))) for hour in hours]
     desktops = [round(2 + 18 * share + math.sin(hour * 2.1), 1) for hour, share in zip(hours, day, strict=True)]
-    compute = [round(max(0, 21 - used), 1) if hour < 6.5 or hour > 19 else 0 for hour, used in zip(hours, desktops, strict=True)]
+    compute = [
+        round(max(0, 21 - used), 1) if hour < 6.5 or hour > 19 else 0
+        for hour, used in zip(hours, desktops, strict=True)
+    ]
     return {
         "charts": [
             {
@@ -254,7 +268,13 @@ def make_page(site: Centre, machines: Sequence[dict[str, Any]]) -> Path:
         path=str(page),
         assets=str(ASSETS),
         title="GPUs of the computing centre",
-        tenants={"desktops": ["desk-*"], "physics": ["phys-*"], "chemistry": ["chem-*"], "biology": ["bio-*"], "training": ["train-*"]},
+        tenants={
+            "desktops": ["desk-*"],
+            "physics": ["phys-*"],
+            "chemistry": ["chem-*"],
+            "biology": ["bio-*"],
+            "training": ["train-*"],
+        },
         jobs_file=site.file("jobs.json", jobs(machines)),
         doctor_file=site.file("doctor.json", findings()),
         plan_file=site.file("plan.json", plan),
@@ -293,7 +313,10 @@ def main() -> None:
     asked = parser.parse_args()
     asked.into.mkdir(parents=True, exist_ok=True)
     described = model()
-    with tempfile.TemporaryDirectory(prefix="gpuops-pictures-") as directory, centre(Path(directory), described) as site:
+    with (
+        tempfile.TemporaryDirectory(prefix="gpuops-pictures-") as directory,
+        centre(Path(directory), described) as site,
+    ):
         page = make_page(site, described["vms"])
         photograph(page, asked.into)
         if asked.keep:

@@ -54,7 +54,8 @@ def large(hosts: int) -> Fleet:
         one = divided(name, cluster=f"cluster-{number // 50:02d}")
         for slot in range(6):
             machines = [
-                vm(f"vm-{number:04d}-{slot}{at}", vgpu("grid_a100-10c"), host=name, power="poweredOn") for at in range(4)
+                vm(f"vm-{number:04d}-{slot}{at}", vgpu("grid_a100-10c"), host=name, power="poweredOn")
+                for at in range(4)
             ]
             one = on_gpu(one, slot, machines)
             vms += machines
