@@ -80,7 +80,7 @@ def model() -> dict[str, Any]:
         )
     divided = {"vgpu_manager": "550.90.05", "graphics_type": "sharedDirect", "assignment_policy": "consolidation"}
     whole = {"gpus": [{"gpu": "V100-32", "count": 4, "passthrough": True}]}
-    v100 = [{"name": f"esx-v100-{number:02d}.dc"} for number in range(1, 6)]
+    v100: list[dict[str, Any]] = [{"name": f"esx-v100-{number:02d}.dc"} for number in range(1, 6)]
     v100[3] |= {"in_maintenance": True}
     return {
         "datacenter": "centre",

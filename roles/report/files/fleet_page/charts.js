@@ -3,7 +3,7 @@
 const Charts = (() => {
   const drawn = [];
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const rounded = (value) => (value === null || value === undefined ? "–" : Number(value.toPrecision(4)).toLocaleString("en"));
+  const rounded = (value) => (value === null || value === undefined ? "-" : Number(value.toPrecision(4)).toLocaleString("en"));
   const zoned = (chart, options) => {
     try {
       return new Intl.DateTimeFormat("en-GB", { timeZone: chart.timezone || "UTC", ...options });

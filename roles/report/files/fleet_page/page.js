@@ -141,7 +141,7 @@ const roomText = (gpu) => {
     const short = plain(profile).split("-").slice(1).join("-").replace(/[a-z]+$/i, "");
     sizes.set(short, Math.max(sizes.get(short) || 0, count));
   });
-  return `room for ${[...sizes].sort((a, b) => parseFloat(b[0]) - parseFloat(a[0])).map(([size, count]) => `${count} × ${size}`).join(" or ")} GB`;
+  return `room for ${[...sizes].sort((a, b) => parseFloat(b[0]) - parseFloat(a[0])).map(([size, count]) => `${count} x ${size}`).join(" or ")} GB`;
 };
 
 const jobNode = (job, key) => ({
@@ -173,7 +173,7 @@ const vmNode = (vm, profile, where, key) => {
 
 const openNode = (from, size, key) => ({
   kind: "slot free", key, label: () => `free, ${from} to ${from + size} GB`,
-  draw: (row) => row.append(el("i", { class: "swatch open" }), el("span", { class: "name dim", text: "free" }), el("span", { class: "dim", text: `${from}–${from + size} GB` })),
+  draw: (row) => row.append(el("i", { class: "swatch open" }), el("span", { class: "name dim", text: "free" }), el("span", { class: "dim", text: `${from}-${from + size} GB` })),
 });
 
 const gpuNode = (entry, gpu, at) => {
@@ -183,7 +183,7 @@ const gpuNode = (entry, gpu, at) => {
     ...[...(gpu.slots || []).map((slot) => ({ from: slot.at, slot })), ...(gpu.open || []).map(([from, size]) => ({ from, size }))]
       .sort((a, b) => a.from - b.from)
       .map(({ from, size, slot }, n) => (slot
-        ? vmNode(slot.vm, slot.profile || "", `${slot.at}–${slot.at + slot.gb} GB`, `s${key}.${n}`)
+        ? vmNode(slot.vm, slot.profile || "", `${slot.at}-${slot.at + slot.gb} GB`, `s${key}.${n}`)
         : openNode(from, size, `f${key}.${n}`))),
   ];
   const leaf = !(gpu.vms || []).length && !(gpu.slots || []).length;
