@@ -58,6 +58,14 @@ fidelity: test-env ## The simulator under clients of others: Ansible collections
 integration: test-env ## Modules and playbooks against the simulator over TLS (about 13 minutes)
 	$(PYTEST) -n 2 --dist loadfile tests/integration
 
+.PHONY: page-test
+page-test: test-env ## The fleet page in headless Chromium, installed first where it is missing (1 minute)
+	CHROMIUM=$$(tools/chromium) $(PYTEST) tests/page
+
+.PHONY: pictures
+pictures: test-env ## Make the pictures of the documentation anew: simulator, fleet page, Chromium (half a minute)
+	CHROMIUM=$$(tools/chromium) $(BIN)/python tools/pictures.py
+
 .PHONY: molecule
 molecule: test-env ## Every role's scenario on real guests (root, podman); one role: make molecule ROLE=x
 	tools/molecule test $(ROLE)

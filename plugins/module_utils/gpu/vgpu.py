@@ -64,6 +64,8 @@ class Slot:
     profile: Profile
     start_gb: int
     """Where in the framebuffer it begins."""
+    holder: str | None = None
+    """Id (moid) of its virtual machine, where one is known."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -115,9 +117,9 @@ class Gpu:
         fits = slices + profile.slices <= MIG_SLICES and self.used_gb + profile.size_gb <= self.framebuffer_gb
         return self.used_gb if fits else None
 
-    def with_vgpu(self, profile: Profile, start_gb: int) -> Gpu:
+    def with_vgpu(self, profile: Profile, start_gb: int, holder: str | None = None) -> Gpu:
         """The GPU with one vGPU more."""
-        return dataclasses.replace(self, slots=(*self.slots, Slot(profile, start_gb)))
+        return dataclasses.replace(self, slots=(*self.slots, Slot(profile, start_gb, holder)))
 
 
 Gpus = t.Mapping[str, Gpu]
@@ -165,7 +167,7 @@ def running(host: HostFacts, vms: collections.abc.Iterable[VmFacts], catalog: Ca
             found = place(mine or gpus, profile, "performance" if mine else host.assignment_policy)
             if found is not None:
                 address, start = found
-                gpus[address] = gpus[address].with_vgpu(profile, start)
+                gpus[address] = gpus[address].with_vgpu(profile, start, vm.moid)
                 if mine:
                     mine[address] = gpus[address]
     return gpus

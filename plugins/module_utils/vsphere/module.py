@@ -46,6 +46,8 @@ class Planned:
     """Further return values of the module."""
     work: t.Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
     """What `apply` needs to know of each object beside its changes, as the planner's own type."""
+    always: bool = False
+    """Whether `apply` is to be called where nothing changes, too; such as to note the time."""
 
     @property
     def todo(self) -> tuple[str, ...]:
@@ -155,7 +157,7 @@ def _run(
     try:
         facts = read(client, params)
         planned = plan(facts, params)
-        if planned.todo and apply is not None and not module.check_mode:
+        if (planned.todo or planned.always) and apply is not None and not module.check_mode:
             done = apply(client, facts, planned, params)
     finally:
         client.close()

@@ -166,6 +166,15 @@ def test_the_report_is_private_json(story: Story) -> None:
     assert [entry["open_points"] for entry in report["hosts"].values()] == [[], [], []]
 
 
+def test_the_report_draws_the_fleet_page(story: Story) -> None:
+    page = story.lab.directory / "fleet.html"
+    assert f"{page} shows the fleet in a browser" in story.second.output
+    assert f"{page} shows" not in story.plan.output, "a plan writes nothing"
+    text = page.read_text(encoding="utf-8")
+    assert all(f'"name":"{name}"' in text for name in (*HOSTS, *GPUS, *VGPUS))
+    assert '"vgpus":2' in text
+
+
 def test_all_runs_share_one_login(story: Story) -> None:
     assert story.logins[0] == 1
     assert story.logins[1] == story.logins[0], "the second process logged in again"

@@ -1,0 +1,69 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The files of the fleet page: what it is made of, the page that is there, and the one that replaces it."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import pathlib
+import stat
+import tempfile
+
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_page.render import ASSETS, Former, former
+
+
+class RefusedError(Exception):
+    """The file cannot be written, or must not be; the message says why and what to do."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Held:
+    """The page that is there."""
+
+    text: str
+    mode: int
+    former: Former
+
+
+def assets(directory: str | None) -> dict[str, str]:
+    """The text of each of ASSETS. Raises OSError."""
+    if not directory:
+        raise FileNotFoundError(errno.ENOENT, "the directory is not known")
+    # Bytes as they are: the page's policy names the hashes of what it holds.
+    return {name: (pathlib.Path(directory) / name).read_bytes().decode() for name in ASSETS}
+
+
+def held(path: str) -> Held | None:
+    """The page at this path, None where there is nothing. Raises RefusedError for anything else."""
+    file = pathlib.Path(path)
+    try:
+        if not file.parent.is_dir():
+            raise RefusedError(f"the directory {file.parent} does not exist. Make it first.")
+        if not file.exists():
+            return None
+        if not file.is_file():
+            raise RefusedError(f"{path} is no file. Name one.")
+        text = file.read_bytes().decode(errors="replace")
+        mode = stat.S_IMODE(file.stat().st_mode)
+    except OSError as error:
+        raise RefusedError(f"{path} cannot be read: {error.strerror}.") from error
+    there = former(text)
+    if there is None:
+        raise RefusedError(f"{path} is there and is no fleet page. Remove it, or name another file.")
+    return Held(text, mode, there)
+
+
+def write(path: str, text: str, mode: int) -> None:
+    """Replace the file in one step, so that no reader ever sees half a page. Raises OSError."""
+    target = pathlib.Path(path).resolve()
+    number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(text.encode())
+            os.fchmod(file.fileno(), mode)
+        pathlib.Path(name).replace(target)
+    except BaseException:
+        pathlib.Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,205 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What else the fleet page may show, from JSON that other playbooks write: jobs, the doctor's findings, a plan, charts.
+
+The shapes are in docs/fleet_page.md. Whatever is not of that shape is a `ShapeError` that names the place.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import typing as t
+
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_page.build import GivenPlan
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_page.model import (
+    Chart,
+    ChartKind,
+    Job,
+    Kind,
+    Mark,
+    Point,
+    Series,
+    Step,
+)
+
+_KINDS: t.Final[dict[str, ChartKind]] = {"lines": "lines", "stacked": "stacked", "bars": "bars"}
+_CHECKS: t.Final[dict[str, Kind]] = {"licence": "licence", "driver": "driver", "nouveau": "driver"}
+
+
+class ShapeError(ValueError):
+    """Data that is not of the documented shape; the message names the place and what belongs there."""
+
+
+def jobs(data: t.Any) -> tuple[Job, ...]:
+    """The pool's jobs: `{"jobs": [...]}`. Raises ShapeError."""
+    found = []
+    for where, item in _items(data, "jobs"):
+        gpus = item.get("gpus", 0)
+        if isinstance(gpus, bool) or not isinstance(gpus, (int, float)) or gpus < 0:
+            raise ShapeError(f"{where}.gpus: {gpus!r} is no number of GPUs, 0.5 would be half of one")
+        found.append(
+            Job(
+                id=_text(item, "id", where, required=True),
+                name=_text(item, "name", where),
+                user=_text(item, "user", where),
+                tenant=_text(item, "tenant", where),
+                state=_text(item, "state", where) or "running",
+                vms=_texts(item, "vms", where),
+                gpus=float(gpus),
+                since=_text(item, "since", where),
+            )
+        )
+    return tuple(found)
+
+
+def findings(data: t.Any) -> tuple[Point, ...]:
+    """What the role gpu_doctor wrote: by guest its diagnosis, empty for one not read. Raises ShapeError."""
+    found = []
+    for guest, diagnosis in _mapping(data, "the file").items():
+        if not diagnosis:
+            found.append(Point("health", str(guest), "The guest could not be read.", "see that it answers ssh"))
+            continue
+        for where, item in _items(diagnosis, "findings", str(guest)):
+            if _text(item, "status", where, required=True) == "FAIL":
+                check = _text(item, "check", where, required=True)
+                text = f"{check}: {_text(item, 'message', where)}"
+                found.append(Point(_CHECKS.get(check, "health"), str(guest), text, _text(item, "mend", where)))
+    return tuple(found)
+
+
+def plan(data: t.Any) -> GivenPlan:
+    """What the module gpu_plan returned (`gpu_fleet_plan_file`). Raises ShapeError."""
+    steps = tuple(
+        Step(
+            action=_text(item, "action", where, required=True),
+            object=_text(item, "object", where, required=True),
+            what=_text(item, "what", where),
+            reason=_text(item, "reason", where),
+            vms=_texts(item, "vms", where),
+            jobs=_texts(item, "jobs", where),
+            needs=_texts(item, "needs", where),
+        )
+        for where, item in _items(data, "steps")
+    )
+    objects = _mapping(data.get("objects") or {}, "objects")
+    return GivenPlan(
+        steps=steps,
+        where=_names(data, "where"),
+        moves=_names(data, "moves"),
+        removed=_texts(data, "removed", "the file"),
+        warnings=_texts(data, "warnings_of_plan", "the file"),
+        problems=tuple(
+            str(entry.get("msg") or f"{name}: failed")
+            for name, entry in objects.items()
+            if isinstance(entry, t.Mapping) and entry.get("failed")
+        ),
+    )
+
+
+def charts(data: t.Any) -> tuple[Chart, ...]:
+    """Charts to draw: `{"charts": [...]}`. Raises ShapeError."""
+    return tuple(_chart(item, where) for where, item in _items(data, "charts"))
+
+
+def _chart(item: t.Mapping[str, t.Any], where: str) -> Chart:
+    kind = _text(item, "kind", where) or "lines"
+    if kind not in _KINDS:
+        raise ShapeError(f"{where}.kind: {kind!r} is none of {', '.join(_KINDS)}")
+    time = item.get("time", False)
+    if not isinstance(time, bool):
+        raise ShapeError(f"{where}.time: true where x are times, else false")
+    places = item.get("x")
+    if not isinstance(places, list) or not places:
+        raise ShapeError(f"{where}.x: a list of numbers{' or of times in ISO 8601' if time else ''} is needed")
+    x = tuple(_place(place, f"{where}.x[{number}]", time) for number, place in enumerate(places))
+    if any(after <= before for before, after in itertools.pairwise(x)):
+        raise ShapeError(f"{where}.x: places must ascend")
+    lines = []
+    for at, series in _items(item, "series", where):
+        values = series.get("values")
+        if not isinstance(values, list) or len(values) != len(x):
+            raise ShapeError(f"{at}.values: as many numbers as {where}.x has ({len(x)}) are needed, null for a gap")
+        numbers = tuple(
+            None if value is None else _number(value, f"{at}.values[{index}]") for index, value in enumerate(values)
+        )
+        lines.append(Series(_text(series, "name", at, required=True), numbers))
+    marks = tuple(
+        Mark(_place(mark.get("at"), f"{at}.at", time), _text(mark, "label", at, required=True))
+        for at, mark in (_items(item, "marks", where) if "marks" in item else ())
+    )
+    return Chart(
+        title=_text(item, "title", where, required=True),
+        kind=_KINDS[kind],
+        x=x,
+        series=tuple(lines),
+        time=time,
+        timezone=_text(item, "timezone", where) or "UTC",
+        x_label=_text(item, "x_label", where),
+        y_label=_text(item, "y_label", where),
+        marks=marks,
+        note=_text(item, "note", where),
+    )
+
+
+def _place(value: t.Any, where: str, time: bool) -> float:
+    if time and isinstance(value, str):
+        try:
+            moment = datetime.datetime.fromisoformat(value)
+        except ValueError as error:
+            raise ShapeError(f"{where}: {value!r} is no time in ISO 8601") from error
+        if moment.tzinfo is None:
+            raise ShapeError(f"{where}: {value!r} does not say its offset from UTC, such as +01:00 or Z")
+        return moment.timestamp()
+    return _number(value, where)
+
+
+def _number(value: t.Any, where: str) -> float:
+    # NaN and infinity are no JSON, though Python reads them.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < float("inf"):
+        raise ShapeError(f"{where}: {value!r} is no number")
+    return float(value)
+
+
+def _mapping(data: t.Any, where: str) -> t.Mapping[str, t.Any]:
+    if not isinstance(data, t.Mapping):
+        raise ShapeError(f"{where}: an object is needed, not {_kind(data)}")
+    return data
+
+
+def _items(data: t.Any, key: str, where: str = "") -> list[tuple[str, t.Mapping[str, t.Any]]]:
+    """The objects of a list, each with its place."""
+    listed = _mapping(data, where or "the file").get(key)
+    place = f"{where}.{key}" if where else key
+    if not isinstance(listed, list):
+        raise ShapeError(f"{place}: a list is needed, not {_kind(listed)}")
+    return [(f"{place}[{number}]", _mapping(item, f"{place}[{number}]")) for number, item in enumerate(listed)]
+
+
+def _text(item: t.Mapping[str, t.Any], key: str, where: str, *, required: bool = False) -> str:
+    value = item.get(key)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if (value is None and not required) or (isinstance(value, str) and (value or not required)):
+        return value or ""
+    raise ShapeError(f"{where}.{key}: a text is needed, not {_kind(value)}")
+
+
+def _texts(item: t.Mapping[str, t.Any], key: str, where: str) -> tuple[str, ...]:
+    value = item.get(key) or []
+    if isinstance(value, list) and all(isinstance(text, str) for text in value):
+        return tuple(value)
+    raise ShapeError(f"{where}.{key}: a list of texts is needed")
+
+
+def _names(data: t.Mapping[str, t.Any], key: str) -> dict[str, str]:
+    value = data.get(key) or {}
+    if isinstance(value, t.Mapping) and all(isinstance(text, str) for text in value.values()):
+        return dict(value)
+    raise ShapeError(f"{key}: an object of texts is needed")
+
+
+def _kind(value: t.Any) -> str:
+    if value is None:
+        return "nothing"
+    return {dict: "an object", list: "a list", str: "a text", bool: "true or false"}.get(type(value), "a number")
