@@ -15,7 +15,6 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module impo
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import ConnectionOptions
 from simulated import Vcenter
 
-
 # The same password and salt, hundreds of times in one process: a key is worked out once.
 session._scrypt = functools.cache(session._scrypt)
 
