@@ -35,7 +35,7 @@ options:
     type: list
     elements: str
   bar_overrides:
-    description: As for M(gpuops.vsphere.esxi_gpu_info#module).
+    description: As for M(gpuops.vsphere.esxi_gpu_info).
     type: dict
     default: {}
   tenants:
@@ -50,7 +50,7 @@ options:
     type: path
   plan_file:
     description:
-      - JSON file with a plan of M(gpuops.vsphere.gpu_plan#module) (C(gpu_fleet_plan_file) of the role gpu_fleet).
+      - JSON file with a plan of M(gpuops.vsphere.gpu_plan) (C(gpu_fleet_plan_file) of the role gpu_fleet).
     type: path
   harvest_file:
     description: JSON file with charts of a day of cycle harvesting, see docs/fleet_page.md.

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -300,24 +299,30 @@ def test_it_fits_the_screen_and_can_be_read(open_page: Open, scheme: str, width:
     assert worst[0] >= 4.5, worst
 
 
+def spent_s(tab: Tab) -> float:
+    """What the page has cost so far: CPU time of its process, whatever else the machine is doing."""
+    session = tab.context.new_cdp_session(tab)
+    session.send("Performance.enable")
+    metrics = {metric["name"]: metric["value"] for metric in session.send("Performance.getMetrics")["metrics"]}
+    session.detach()
+    return float(metrics["ProcessTime"])
+
+
 def test_a_thousand_hosts_open_within_three_seconds(open_page: Open, tmp_path: Path) -> None:
-    address = fleets.write(fleets.large(1000).page(), tmp_path / "large.html")
-    began = time.monotonic()
-    tab = open_page(address)
+    tab = open_page(fleets.write(fleets.large(1000).page(), tmp_path / "large.html"))
     tab.wait_for_selector(".row.host")
-    took = time.monotonic() - began
-    assert took < OPENS_WITHIN_S, f"{took:.1f} s"
+    opened = spent_s(tab)
+    assert 0 < opened < OPENS_WITHIN_S
     expect(tab.locator("#status")).to_have_text("1000 hosts, 8000 GPUs")
     # Only what is in sight is made.
     assert tab.locator(".row").count() < 80
     tab.focus("#tree")
     tab.keyboard.press("End")
     tab.wait_for_selector(".row[aria-label^='esx-0999']")
-    began = time.monotonic()
     tab.fill("#q", "vm-0500-32")
     expect(tab.locator("#status")).to_have_text("1 host, 1 GPU of 1000 and 8000")
     tab.get_by_role("button", name="Clear").click()
     tab.get_by_role("button", name="all", exact=True).click()
     expect(tab.locator(".row.gpu").first).to_be_visible()
-    assert time.monotonic() - began < OPENS_WITHIN_S
+    assert spent_s(tab) - opened < OPENS_WITHIN_S
     assert tab.locator(".row").count() < 80
