@@ -96,7 +96,7 @@ def test_slurms_words_for_what_a_job_has(detail: str, parts: dict[int, float]) -
 
 
 def test_the_fence_of_mps_follows_the_jobs(server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limits are the daemon's own, of the largest job; the last job takes the daemon along. Twice is as good as once."""
+    """Limits are the daemon's own, of the largest job; the last job takes the daemon along."""
     job(server, monkeypatch, 7, "shard:t4:2(2/10)")
     assert call(server, "prolog") == 0
     assert call(server, "prolog") == 0
