@@ -33,7 +33,8 @@ def wait_for(what: str, ready: object) -> None:
         time.sleep(0.2)
 
 
-# The job that had to leave with the server has run to its end when the server came back.
+# The job that had to leave with the server runs to its end now that the server is back.
+Path("/home/alice/go").touch()
 wait_for("the requeued job", lambda: not jobs())
 assert Path("/home/alice/requeued").read_text() == "done\n"
 
