@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import select
 import signal
 import subprocess
 import time
@@ -65,6 +66,9 @@ wait_for("a whole GPU", lambda: len(running()) == 3)
 assert sorted(held().values()) == [1.0, 1.0], held()
 third = start("bob", "run -p 0.5 -- echo had my turn")
 wait_for("a queue", lambda: any("PENDING" in job["job_state"] for job in jobs()))
+assert select.select([third.stderr], [], [], 60)[0], "said nothing of the queue"
+said = third.stderr.readline()
+assert "waits, number 1 of 1" in said, said
 assert 'in_use": 1.0' in gpurun("alice", "quota --json")
 
 # Ctrl-C frees the GPU, and the one that waits gets it.
@@ -72,7 +76,6 @@ halves[0].send_signal(signal.SIGINT)
 assert halves[0].wait(timeout=60) != 0
 out, error = third.communicate(timeout=60)
 assert (third.returncode, out.strip()) == (0, "had my turn"), (third.returncode, out, error)
-assert "waits, number 1 of 1" in error, error
 for process in [halves[1], whole]:
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=60)
