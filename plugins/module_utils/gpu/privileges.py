@@ -45,6 +45,7 @@ _MAINTENANCE = ("EnterMaintenanceMode_Task", "ExitMaintenanceMode_Task")
 
 MODULES: dict[str, tuple[Need, ...]] = {
     "esxi_gpu_info": (),
+    "fleet_report": (),
     "gpu_placement": (),
     "harvest_plan": (),
     "gpu_plan": (),
@@ -161,7 +162,7 @@ _VMS = ("vm_group", "vm_gpu", "vm_power")  # shares of machines need nothing tha
 JOBS: dict[str, tuple[str, ...]] = {
     "validate": ("esxi_gpu_info", "vcenter_privileges_info"),
     "inventory": ("esxi_gpu_info",),
-    "report": ("esxi_gpu_info",),
+    "report": ("esxi_gpu_info", "fleet_report"),
     "placement": ("gpu_placement",),
     "passthrough": _ROLLING,
     "graphics": ("esxi_graphics", "esxi_maintenance", "esxi_power"),

@@ -10,7 +10,13 @@ import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.membership import MemberStep
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import all_of, moid, paths, retrieve
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import (
+    all_of,
+    moid,
+    paths,
+    retrieve,
+    start,
+)
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.convert import plain_name
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import ObjectGoneError
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.intents import write_intents
@@ -86,9 +92,44 @@ def apply_membership(
         {n: functools.partial(folder.MoveIntoFolder_Task, [hosts[n]]) for n, folder in folders.items()},
         "move it out of the cluster",
     )
+    outcomes.update(_there_already(client, hosts, steps, outcomes, computes, wanted))
     cleared = {name: (hosts[name], None) for name, step in steps.items() if step.clear and outcomes[name].ok}
     outcomes.update(write_intents(client, cleared, max_parallel=bounds.max_parallel))
     return outcomes
+
+
+def _there_already(
+    client: Client,
+    hosts: t.Mapping[str, t.Any],
+    steps: t.Mapping[str, MemberStep],
+    outcomes: t.Mapping[str, TaskOutcome],
+    computes: Computes,
+    wanted: t.Mapping[str, str | None],
+) -> dict[str, TaskOutcome]:
+    """The refused hosts that are where they were to go: a task of a killed run brought them there meanwhile.
+
+    One request, if any was refused. Raises GpuOpsError.
+    """
+    refused = {
+        str(moid(hosts[name])): name
+        for name, step in steps.items()
+        if step.move in ("member", "standalone") and (error := outcomes[name].error) is not None and error.fault
+    }
+    if not refused:
+        return {}
+    rows = retrieve(
+        client, lambda: [start(hosts[name]) for name in refused.values()], [paths(vim.HostSystem, "parent")]
+    )
+    arrived = {}
+    for row in rows:
+        name, parent = refused[row.moid], row.props.get("parent")
+        if steps[name].move == "member":
+            there = moid(parent) == computes.clusters[str(wanted[name])]
+        else:
+            there = not isinstance(parent, vim.ClusterComputeResource)
+        if there:
+            arrived[name] = TaskOutcome()
+    return arrived
 
 
 def _remover(client: Client, host: t.Any, computes: Computes) -> t.Callable[[], t.Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import datetime
+import functools
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, VmFacts
@@ -21,7 +22,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership impor
     taken_over,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere import convert
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import READ_ATTEMPTS, Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import (
     Row,
     all_of,
@@ -31,6 +32,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector i
     start,
     traversal,
 )
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import ObjectGoneError
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.fastxml import Only
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.host_tasks import (
     ENTER,
@@ -248,10 +250,21 @@ def _read(
     if names is None:
         rows = with_fields(client, lambda: [all_of(client, kind, *then)], wanted)
         return rows, tuple(sorted(_name(row) for row in rows if isinstance(row.ref, kind) and not row.unreadable))
-    everything = [(_name(row), row.ref) for row in find_names(client, kind) if not row.unreadable]
-    refs = [ref for name, ref in everything if name in set(names)]
-    rows = with_fields(client, lambda: [start(ref, *then) for ref in refs], wanted) if refs else []
-    return rows, tuple(sorted(name for name, _ref in everything))
+    for attempt in range(READ_ATTEMPTS):
+        everything = [(_name(row), row.ref) for row in find_names(client, kind) if not row.unreadable]
+        refs = [ref for name, ref in everything if name in set(names)]
+        try:
+            rows = with_fields(client, functools.partial(_starts, refs, then), wanted) if refs else []
+            return rows, tuple(sorted(name for name, _ref in everything))
+        except ObjectGoneError:
+            # One was removed since the names were read, for example by a task that a killed run had asked for.
+            if attempt == READ_ATTEMPTS - 1:
+                raise
+    raise AssertionError  # the last attempt returns or raises
+
+
+def _starts(refs: t.Sequence[t.Any], then: t.Sequence[t.Any]) -> list[t.Any]:
+    return [start(ref, *then) for ref in refs]
 
 
 def with_fields(client: Client, objects: t.Callable[[], list[t.Any]], wanted: list[t.Any]) -> list[Row]:

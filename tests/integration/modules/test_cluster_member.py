@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere import reads
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.modules import cluster_member, esxi_maintenance
 from gpu_vms import machine, vcenter_connection
-from in_process import CrashError, Fuse, step
+from in_process import CrashError, Fuse, options, step
+from pyVim.task import WaitForTask
 from pyVmomi import vim
 from simulated import StartVcenter, Vcenter, fleet
 
@@ -83,12 +86,49 @@ def test_somebody_else_s_maintenance_mode_is_left_alone(start_vcenter: StartVcen
     with vcenter_connection(vcenter) as content:
         view = content.viewManager.CreateContainerView(content.rootFolder, [vim.HostSystem], True).view
         host = next(item for item in view if item.name == ONE)
-        from pyVim.task import WaitForTask
-
         WaitForTask(host.EnterMaintenanceMode_Task(0, False))
     result = vcenter.ok("cluster_member", hosts=[{"name": ONE}], state="standalone")
     assert result["objects"][ONE]["left_alone"]
     assert clusters(vcenter)[ONE] == "gpu"
+
+
+@pytest.mark.parametrize("state", ["standalone", "removed", "member"])
+def test_what_a_killed_run_brings_about_meanwhile_is_no_failure(start_vcenter: StartVcenter, state: str) -> None:
+    vcenter = start_vcenter(two_clusters(1))
+    vcenter.ok("esxi_maintenance", hosts=[ONE])
+    cluster = "spare" if state == "member" else None
+    wanted = {"hosts": [{"name": ONE, "cluster": cluster}], "state": state, "cluster": None, "keep_vms": False}
+    params = {"timeout": 60, "max_parallel": 1, "assume": {"hosts": {}, "vms": {}}, **wanted}
+    with Client.open(options(vcenter)) as client:
+        facts = cluster_member.read(client, params)
+        planned = cluster_member.plan(facts, params)
+        step(vcenter, cluster_member, **wanted)  # the task that the killed run had asked for ends only now
+        done = cluster_member.apply(client, facts, planned, params)
+    assert done[ONE].problems == ()
+    assert step(vcenter, cluster_member, **wanted).todo == ()
+
+
+def test_a_host_that_goes_while_it_is_read_is_read_as_gone(
+    start_vcenter: StartVcenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vcenter = start_vcenter(two_clusters())
+    vcenter.ok("esxi_maintenance", hosts=[ONE])
+    find_names, gone = reads.find_names, []
+
+    def find_and_lose(client: Client, kind: type) -> Any:
+        rows = find_names(client, kind)
+        if not gone:
+            gone.append(ONE)
+            with vcenter_connection(vcenter) as content:
+                view = content.viewManager.CreateContainerView(content.rootFolder, [vim.HostSystem], True).view
+                WaitForTask(next(item for item in view if item.name == ONE).Destroy_Task())
+        return rows
+
+    monkeypatch.setattr(reads, "find_names", find_and_lose)
+    with Client.open(options(vcenter)) as client:
+        found = reads.read_hosts(client, [ONE, TWO])
+    assert list(found) == [TWO]
+    assert ONE not in found.known
 
 
 @pytest.mark.parametrize("hosts", [1, 10, 100])
