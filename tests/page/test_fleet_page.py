@@ -235,6 +235,7 @@ def test_names_stay_text(open_page: Open) -> None:
     tab.get_by_role("button", name="all", exact=True).click()
     for summary in tab.locator("figure summary").all():
         summary.click()
+    expect(tab.locator("figure tbody").first).to_be_attached()
     tab.fill("#q", "vm <script>")
     tab.get_by_label("tenant", exact=True).check()
     assert tab.evaluate("window.hit") is None
@@ -255,8 +256,8 @@ def test_charts_are_drawn_and_can_be_read_as_tables(open_page: Open) -> None:
     figure = tab.locator("figure").first
     figure.locator("summary").click()
     # Noon in UTC is one in the afternoon in Berlin.
-    assert figure.locator("tbody tr").nth(1).locator("th, td").all_inner_texts() == ["4 Mar 2026, 13:00", "9", "0"]
-    assert figure.locator("tbody tr").nth(2).locator("td").all_inner_texts() == ["2", "-"]
+    expect(figure.locator("tbody tr").nth(1).locator("th, td")).to_have_text(["4 Mar 2026, 13:00", "9", "0"])
+    expect(figure.locator("tbody tr").nth(2).locator("td")).to_have_text(["2", "-"])
 
 
 def test_a_page_without_the_optional_parts(open_page: Open) -> None:

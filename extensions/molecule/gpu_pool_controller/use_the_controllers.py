@@ -45,6 +45,12 @@ def answers() -> bool:
     return subprocess.run(["squeue"], capture_output=True, check=False, timeout=60).returncode == 0
 
 
+def primary_answers() -> bool:
+    # Neither is up while the standby hands over, and scontrol fails then.
+    told = subprocess.run(["scontrol", "ping"], capture_output=True, check=False, text=True, timeout=60).stdout
+    return "UP" in told.splitlines()[0]
+
+
 # One number counts whole GPUs and fractions: of two more halves, alice gets one.
 long = next(iter(jobs()))
 second, third = submit("alice", "--gres=shard:5"), submit("alice", "--gres=shard:5")
@@ -74,7 +80,7 @@ meanwhile = submit("alice", "--gres=shard:1", "echo while the primary was away")
 done = Path("/home/alice/out")
 wait_for("a job of the standby's", lambda: done.exists() and done.read_text() == "while the primary was away\n")
 run("systemctl", "start", "slurmctld")
-wait_for("the primary answers", lambda: "UP" in run("scontrol", "ping").splitlines()[0])
+wait_for("the primary answers", primary_answers)
 wait_for("and knows the jobs", lambda: answers() and state(long).startswith("RUNNING"))
 run("scancel", str(long), str(mine))
 wait_for("an empty pool", lambda: not jobs())
