@@ -255,24 +255,11 @@ failure:
 """
 
 import dataclasses
-import datetime
-import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.evening import Activity, IdlePolicy
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.morning import Timing
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.night import (
-    NightFacts,
-    NightPolicy,
-    plan_night,
-)
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.schedule import (
-    Hours,
-    ScheduleError,
-    hours_at,
-    schedule_from,
-)
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vgpu import parse_profile
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest import options
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.evening import Activity
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.night import NightFacts, plan_night
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.desktops import read_heartbeats
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import InputError
@@ -331,61 +318,10 @@ def argument_spec() -> Spec:
     }
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Moment:
-    """The time that is planned for, and where it lies."""
-
-    now: datetime.datetime
-    hours: Hours
-
-
-def moment(params: Params) -> Moment:
-    """Raises InputError for a schedule or a time that is none."""
-    try:
-        now = datetime.datetime.fromisoformat(params["now"]) if params["now"] else datetime.datetime.now(datetime.UTC)
-    except ValueError as error:
-        raise InputError(f"now: {params['now']!r} is not a time such as 2026-01-14T19:30:00+01:00.") from error
-    if now.tzinfo is None:
-        raise InputError(f"now: {params['now']!r} has no offset. Add one, such as +01:00, or Z for UTC.")
-    try:
-        schedules = [schedule_from(name, _mapping(name, data)) for name, data in params["schedules"].items()]
-        return Moment(now, hours_at(schedules, now))
-    except ScheduleError as error:
-        raise InputError(f"schedules: {error}") from error
-
-
-def _mapping(name: str, data: t.Any) -> t.Mapping[str, t.Any]:
-    if not isinstance(data, t.Mapping):
-        raise ScheduleError(f"{name}: a schedule has keys: timezone, ready_by, lend_from.")
-    return data
-
-
 def prepare(module: AnsibleModule) -> None:
-    params = module.params
-    if parse_profile(params["compute_profile"]) is None:
-        raise InputError(f"compute_profile: {params['compute_profile']!r} is no vGPU profile such as nvidia_a100-40c.")
-    for key in ("idle_mhz", "idle_samples", "reserve", "interval"):
-        if params[key] < 0:
-            raise InputError(f"{key}: must not be negative.")
-    for key, value in params["timing"].items():
-        least = 1 if key in ("per_host", "at_once") else 0
-        if value < least:
-            raise InputError(f"timing.{key}: must be at least {least}.")
-    names = [desktop["name"] for desktop in params["desktops"]]
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    both = sorted({*names} & {item["name"] for item in params["compute_vms"]})
-    if doubled or both:
-        raise InputError(
-            f"desktops: {', '.join(doubled or both)} {'is there twice' if doubled else 'is also in compute_vms'}."
-        )
-    unknown = sorted({*params["wanted"]} - {*names})
-    if unknown:
-        raise InputError(f"wanted: {', '.join(unknown)} is not in desktops.")
-    found = moment(params)
-    if found.hours.working and params["phase"] == "evening":
-        raise InputError(
-            f"phase: it is working hours until {found.hours.until:%Y-%m-%d %H:%M} UTC; desktops are not lent then."
-        )
+    mistake = options.mistakes(module.params)
+    if mistake:
+        raise InputError(mistake)
 
 
 def read(client: Client, params: Params) -> NightFacts:
@@ -405,43 +341,15 @@ def read(client: Client, params: Params) -> NightFacts:
 
 
 def plan(facts: NightFacts, params: Params) -> Planned:
-    profile = parse_profile(params["compute_profile"])
-    if profile is None:
-        raise InputError("compute_profile: is no vGPU profile.")
-    at = moment(params)
-    measured = {
-        desktop["name"]: desktop["resume_seconds"] for desktop in params["desktops"] if desktop["resume_seconds"]
-    }
+    at = options.moment(params)
     night = plan_night(
         [desktop["name"] for desktop in params["desktops"]],
         dataclasses.replace(facts, vms=with_assumed_vms(facts.vms, params), hosts=with_assumed(facts.hosts, params)),
-        NightPolicy(
-            IdlePolicy(params["idle_mhz"], params["idle_samples"], params["check_required"], params["reserve"]),
-            Timing(measured=measured, **params["timing"]),
-            profile,
-            params["interval"],
-            None if params["phase"] == "auto" else params["phase"],
-            frozenset(params["wanted"]),
-        ),
+        options.policy(params),
         at.hours,
         at.now,
     )
-    return Planned(
-        plans=night.plans,
-        returns={
-            "phase": night.phase,
-            "deadline": _utc(night.deadline),
-            "start_by": _utc(night.start_by),
-            "release": list(night.release),
-            "suspend": list(night.suspend),
-            "resume": list(night.resume),
-            "room": dict(night.room),
-        },
-    )
-
-
-def _utc(time: datetime.datetime | None) -> str | None:
-    return None if time is None else time.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return Planned(plans=night.plans, returns=options.result_dict(night))
 
 
 def main() -> None:

@@ -65,7 +65,6 @@ def plan_reboot(
     or run recorded that the host was about to reboot and the boot time is still the recorded one. With
     `when_needed` false every host, and else those in `always`, are rebooted in any case, but not twice for the
     same record. `force` reboots outside maintenance mode.
-    outside maintenance mode.
     """
     return {
         name: _plan(hosts.get(name), name, run, now, when_needed and name not in always, force, known) for name in names

@@ -133,9 +133,9 @@ def wait_for_guests(client: Client, hosts: t.Sequence[HostFacts], bounds: Bounds
 def read_drain(client: Client, hosts: t.Sequence[HostFacts]) -> DrainFacts:
     """Everything there is to know to drain these hosts of what runs on them and on their clusters.
 
-    Two requests, however many hosts; none where nothing runs. Raises GpuOpsError.
+    Two requests, however many hosts: also where nothing ran when the hosts were read, since a task that a killed run
+    had asked for may have brought a machine there meanwhile. Raises GpuOpsError.
     """
-    hosts = [host for host in hosts if host.powered_on_vms]
     if not hosts:
         return DrainFacts()
     refs = [client.ref(vim.HostSystem, host.moid) for host in hosts]

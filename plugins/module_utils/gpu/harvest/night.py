@@ -12,6 +12,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, VmFacts
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.evening import (
     Activity,
+    EveningPlan,
     IdlePolicy,
     plan_evening,
 )
@@ -100,9 +101,15 @@ def plan_night(
     others = [vm for vm in facts.vms.values() if vm.name not in desktops and vm.name not in facts.jobs]
     lent = {name: vm for name, vm in desktops.items() if _is_lent(vm)}
     evening = plan_evening(
-        desktops, [*others, *(item.vm for item in compute)], facts.hosts, facts.activity, facts.opted_in, policy.idle,
-        policy.compute, catalog,
-    )  # fmt: skip
+        desktops,
+        [*others, *(item.vm for item in compute)],
+        facts.hosts,
+        facts.activity,
+        facts.opted_in,
+        policy.idle,
+        policy.compute,
+        catalog,
+    )
     could = {name: desktops[name] for name in evening.suspend} if not hours.working else {}
     staying = [*others, *(vm for name, vm in desktops.items() if name not in lent and name not in could)]
     whole = plan_morning(lent | could, staying, facts.hosts, policy.timing, catalog)
@@ -114,19 +121,7 @@ def plan_night(
     deadline = hours.since if hours.working else hours.until
     stranded = {name: why for name, why in whole.nowhere.items() if name in lent or phase == "evening"}
     if phase == "evening":
-        suspend = tuple(name for name in evening.suspend if name not in stranded and name not in policy.wanted)
-        plans |= {
-            name: ObjectPlan(
-                name,
-                changes=(Change("suspend", "desktop", "poweredOn", "suspended", decision.reason, disruptive=True),)
-                if name in suspend
-                else (),
-                warnings=(f"{name}: {decision.reason}.",) if decision.warning else (),
-                notes={"verdict": decision.verdict, "reason": decision.reason},
-            )
-            for name, decision in evening.decisions.items()
-        }
-        result = NightPlan(phase, deadline, start_by, plans, suspend=suspend, room=evening.room)
+        result = _lending(NightPlan(phase, deadline, start_by, plans), evening, {*stranded, *policy.wanted})
     else:
         plans |= {
             name: ObjectPlan(name, notes={"verdict": "lent" if name in lent else "keep", "reason": phase})
@@ -138,6 +133,22 @@ def plan_night(
             result = _giving_back(result, back, compute, now, deadline)
     result = _for_users(result, lent, policy.wanted, compute, [*others, *desktops.values()], facts.hosts, catalog)
     return _saying(result, stranded)
+
+
+def _lending(plan: NightPlan, evening: EveningPlan, but: t.Collection[str]) -> NightPlan:
+    suspend = tuple(name for name in evening.suspend if name not in but)
+    plans = {
+        name: ObjectPlan(
+            name,
+            changes=(Change("suspend", "desktop", "poweredOn", "suspended", decision.reason, disruptive=True),)
+            if name in suspend
+            else (),
+            warnings=(f"{name}: {decision.reason}.",) if decision.warning else (),
+            notes={"verdict": decision.verdict, "reason": decision.reason},
+        )
+        for name, decision in evening.decisions.items()
+    }
+    return dataclasses.replace(plan, plans={**plan.plans, **plans}, suspend=suspend, room=evening.room)
 
 
 def _is_lent(vm: VmFacts) -> bool:

@@ -1,0 +1,119 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The options of harvest_plan -> what the planner wants; and its plan as the module returns it."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import typing as t
+
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.evening import IdlePolicy
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.morning import Timing
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.night import NightPlan, NightPolicy
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.schedule import (
+    Hours,
+    ScheduleError,
+    hours_at,
+    schedule_from,
+)
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vgpu import Profile, parse_profile
+
+Params = t.Mapping[str, t.Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Moment:
+    """The time that is planned for, and where it lies."""
+
+    now: datetime.datetime
+    hours: Hours
+
+
+def mistakes(params: Params) -> str | None:
+    """What is wrong with the options beyond their types."""
+    for key in ("idle_mhz", "idle_samples", "reserve", "interval"):
+        if params[key] < 0:
+            return f"{key}: must not be negative."
+    for key, value in params["timing"].items():
+        least = 1 if key in ("per_host", "at_once") else 0
+        if value < least:
+            return f"timing.{key}: must be at least {least}."
+    names = [desktop["name"] for desktop in params["desktops"]]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        return f"desktops: {', '.join(doubled)} is there twice."
+    both = sorted({*names} & {item["name"] for item in params["compute_vms"]})
+    if both:
+        return f"desktops: {', '.join(both)} is also in compute_vms."
+    unknown = sorted({*params["wanted"]} - {*names})
+    if unknown:
+        return f"wanted: {', '.join(unknown)} is not in desktops."
+    try:
+        _compute_profile(params)
+        hours = moment(params).hours
+    except ValueError as error:
+        return str(error)
+    if hours.working and params["phase"] == "evening":
+        return f"phase: it is working hours until {hours.until:%Y-%m-%d %H:%M} UTC; desktops are not lent then."
+    return None
+
+
+def moment(params: Params) -> Moment:
+    """When, and in which hours. Raises ValueError for a schedule or a time that is none."""
+    try:
+        now = datetime.datetime.fromisoformat(params["now"]) if params["now"] else datetime.datetime.now(datetime.UTC)
+    except ValueError as error:
+        raise ValueError(f"now: {params['now']!r} is not a time such as 2026-01-14T19:30:00+01:00.") from error
+    if now.tzinfo is None:
+        raise ValueError(f"now: {params['now']!r} has no offset. Add one, such as +01:00, or Z for UTC.")
+    try:
+        schedules = [schedule_from(name, _mapping(name, data)) for name, data in params["schedules"].items()]
+        return Moment(now, hours_at(schedules, now))
+    except ScheduleError as error:
+        raise ScheduleError(f"schedules: {error}") from error
+
+
+def policy(params: Params) -> NightPolicy:
+    """What the site wants. Raises ValueError for a profile that is none."""
+    measured = {
+        desktop["name"]: desktop["resume_seconds"] for desktop in params["desktops"] if desktop["resume_seconds"]
+    }
+    return NightPolicy(
+        IdlePolicy(params["idle_mhz"], params["idle_samples"], params["check_required"], params["reserve"]),
+        Timing(measured=measured, **params["timing"]),
+        _compute_profile(params),
+        params["interval"],
+        None if params["phase"] == "auto" else params["phase"],
+        frozenset(params["wanted"]),
+    )
+
+
+def result_dict(night: NightPlan) -> dict[str, t.Any]:
+    """The plan beside its objects, times as ISO 8601 in UTC."""
+    return {
+        "phase": night.phase,
+        "deadline": _utc(night.deadline),
+        "start_by": _utc(night.start_by),
+        "release": list(night.release),
+        "suspend": list(night.suspend),
+        "resume": list(night.resume),
+        "room": dict(night.room),
+    }
+
+
+def _compute_profile(params: Params) -> Profile:
+    profile = parse_profile(params["compute_profile"])
+    if profile is None:
+        raise ValueError(f"compute_profile: {params['compute_profile']!r} is no vGPU profile such as nvidia_a100-40c.")
+    return profile
+
+
+def _mapping(name: str, data: t.Any) -> t.Mapping[str, t.Any]:
+    if not isinstance(data, t.Mapping):
+        raise ScheduleError(f"{name}: a schedule has keys: timezone, ready_by, lend_from.")
+    return data
+
+
+def _utc(time: datetime.datetime | None) -> str | None:
+    return None if time is None else time.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
