@@ -238,7 +238,7 @@ def test_what_a_killed_run_still_brings_back_is_waited_for(start_vcenter: StartV
 def test_what_starts_while_the_hosts_are_read_is_drained_too(
     start_vcenter: StartVcenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A task that a killed run had asked for ends between two reads: none is under way, and the first is out of date."""
+    """A task that a killed run had asked for ends between two reads: nothing is under way, and the first is stale."""
     vcenter = start_vcenter(model(machine("web", power="off")), time_scale=SCALE)
     read_hosts, started = esxi_maintenance.read_hosts, []
 
