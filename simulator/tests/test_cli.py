@@ -77,11 +77,14 @@ def refused(capsys: pytest.CaptureFixture[str], options: list[str]) -> str:
         ({"session_timeout": "0"}, "--session-timeout must be positive"),
         ({"tls_cert": "x.pem"}, "--tls-cert and --tls-key belong together"),
         ({"tls_cert": "x.pem", "tls_key": "y.pem"}, "x.pem: No such file or directory"),
-        ({"password_file": "absent"}, "absent: No such file or directory"),
+        ({"password_file": "absent"}, "--password-file absent: No such file or directory"),
+        ({"username": ""}, "--username is empty"),
         ({"faults": "absent.yml"}, "absent.yml: No such file or directory"),
         ({"ready_file": "absent/ready.json"}, "absent/ready.json: its directory does not exist"),
         ({"state": "absent/state.json"}, "absent/state.json: its directory does not exist"),
-        ({"listen": "192.0.2.1:1"}, "cannot listen on 192.0.2.1:1: "),
+        ({"ready_file": "/"}, "/: is a directory; name a file in it"),
+        ({"state": "/"}, "/: is a directory; name a file in it"),
+        ({"listen": "192.0.2.1:1"}, "cannot listen on 192.0.2.1:1: Cannot assign requested address"),
         ({"guest_key": "key.pub"}, "--guest-instance and --guest-key belong to --guest-command"),
         ({"guest_command": "x"}, "--guest-command wants --state or --guest-instance, to clean up after a crash"),
         ({"guest_command": "x", "guest_instance": "My_Lab"}, "--guest-instance 'My_Lab': use 1 to 40 lower-case"),
@@ -120,6 +123,8 @@ def test_options_that_cannot_be_used(
         ("state", "{", "not a state file"),
         ("state", "[]", "not a state file"),
         ("state", '{"format": 99}', "format 99"),
+        ("state", '{"format": 1}', r"damaged, or written by another version \(KeyError: 'options'\); put a copy"),
+        ("state", '{"format": 1, "options": 1}', "damaged, or written by another version .* remove it to begin"),
     ],
 )
 def test_files_that_cannot_be_used(
@@ -137,8 +142,67 @@ def test_a_port_in_use_is_named(capsys: pytest.CaptureFixture[str], directory: p
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         assert refused(capsys, serve_options(directory, listen=address)) == (
-            f"cannot listen on {address}: Address already in use"
+            f"cannot listen on {address}: Address already in use; choose another port (0: any free one)"
         )
+
+
+def test_a_host_that_is_unknown_cannot_be_listened_on(
+    capsys: pytest.CaptureFixture[str], directory: pathlib.Path
+) -> None:
+    said = refused(capsys, serve_options(directory, listen="no-such-host.invalid:0"))
+    assert said.startswith("cannot listen on no-such-host.invalid:0: ")
+    assert "Errno" not in said
+
+
+def test_an_interrupted_command_ends_without_a_traceback(
+    capsys: pytest.CaptureFixture[str], directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: pathlib.Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vsphere_simulator.cli.load_model", interrupted)
+    assert main(serve_options(directory)) == 130
+    assert capsys.readouterr().err == "vsphere-simulator: interrupted\n"
+
+
+def test_a_state_whose_objects_do_not_fit_together_is_refused(
+    capsys: pytest.CaptureFixture[str], directory: pathlib.Path, serve: t.Callable[..., Server]
+) -> None:
+    path = directory / "state.json"
+    serve(state=str(path)).stop()
+    whole = json.loads(path.read_text())
+    host = next(moid for moid, data in whole["objects"].items() if data["kind"] == "HostSystem")
+    for damage in (
+        {"objects": whole["objects"] | {host: whole["objects"][host] | {"parent": "domain-c404"}}},
+        {"objects": []},
+        {"authorization": {"roles": 1}},
+        {"hardware": [1]},
+    ):
+        path.write_text(json.dumps(whole | damage))
+        said = refused(capsys, serve_options(directory, state=str(path)))
+        assert said.startswith(f"{path}: damaged, or written by another version ("), damage
+        assert "\n" not in said
+
+
+def test_what_it_prints_is_enough_for_a_client(directory: pathlib.Path) -> None:
+    """Without a ready file nothing else says where the certificate is."""
+    program = [sys.executable, "-m", "vsphere_simulator.cli", *serve_options(directory)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            shown = dict(process.stdout.readline().split() for _ in range(4))
+            address = re.fullmatch(r"https://127\.0\.0\.1:(\d+)/sdk", shown["url"])
+            assert address
+            tls = ssl.create_default_context(cafile=shown["certificate"])
+            client = SmartConnect(
+                host="127.0.0.1", port=int(address[1]), user="admin@lab", pwd="secret", sslContext=tls
+            )
+            assert client.content.about.apiVersion == "8.0.2.0"
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.read().startswith("counts {")
+        finally:
+            process.kill()
+    assert not pathlib.Path(shown["certificate"]).exists()
 
 
 def test_a_certificate_and_a_key_that_do_not_belong_together(

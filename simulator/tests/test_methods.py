@@ -29,6 +29,14 @@ def test_methods_are_either_supported_or_refused() -> None:
     assert "`hardware`" in host["- Properties"]
 
 
+def test_the_property_collector_has_its_methods() -> None:
+    """Their versions are not those of the rest of the API."""
+    assert "`RetrievePropertiesEx`" in section("PropertyCollector")
+    assert "`WaitForUpdatesEx`" in section("PropertyCollector")
+    assert "- Refused" not in section("PropertyCollector")
+    assert "- Methods: `DestroyPropertyFilter`" in section("PropertyFilter")
+
+
 def test_absent_managers_and_rest_calls_are_listed() -> None:
     assert "`licenseManager`" in section("Not there")
     assert "`taskManager`" not in section("Not there")

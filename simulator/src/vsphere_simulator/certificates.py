@@ -125,7 +125,10 @@ def _reusable(certificate: pathlib.Path, key: pathlib.Path, names: list[x509.Gen
 def _write(path: pathlib.Path, content: bytes, mode: int) -> None:
     """Write a file atomically, never readable by more than its mode says."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-    temporary.replace(path)
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+        temporary.replace(path)
+    except OSError as problem:
+        raise CertificateError(f"{path}: {problem.strerror}") from None

@@ -29,7 +29,7 @@ from vsphere_simulator.serve import Prepared, Settings, serve
 from vsphere_simulator.soap import newest_version
 from vsphere_simulator.statefile import StateFileError, read_state
 from vsphere_simulator.world.build import build
-from vsphere_simulator.world.state import StateError, dump, restore
+from vsphere_simulator.world.state import StateError, dump, restore, understood
 
 DEFAULT_LISTEN = "127.0.0.1:8989"
 
@@ -39,7 +39,7 @@ class UsageError(ValueError):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns the exit status, 2 for what the operator has to correct."""
+    """Run a command; returns the exit status: 2 for what the operator has to correct, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     try:
         if options.command == "model":
@@ -63,6 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
     ) as problem:
         print(f"vsphere-simulator: {problem}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("vsphere-simulator: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -133,7 +136,7 @@ def _methods(document: pathlib.Path | None) -> None:
     try:
         document.write_text(spliced(document.read_text(encoding="utf-8"), markdown()), encoding="utf-8")
     except (OSError, ValueError) as problem:
-        raise UsageError(f"{document}: {problem}") from None
+        raise UsageError(f"{document}: {getattr(problem, 'strerror', None) or problem}") from None
 
 
 def _model(options: argparse.Namespace) -> str:
@@ -170,7 +173,8 @@ def _prepare(settings: Settings) -> Prepared:
                 raise ModelError(str(settings.model), [f"users: {user.name}: no role {user.role}; there are {known}"])
             world.authorization.add_user(user.name, user.password, user.role)
         if saved is not None:
-            world.authorization.load(saved.get("authorization", {}))
+            with understood():
+                world.authorization.load(saved.get("authorization", {}))
     except ValueError as problem:
         raise ModelError(str(settings.model), [str(problem)]) from None
     except StateError as problem:
@@ -191,6 +195,10 @@ def _settings(options: argparse.Namespace) -> Settings:
         path = getattr(options, name)
         if path is not None and not path.absolute().parent.is_dir():
             raise UsageError(f"{path}: its directory does not exist")
+        if path is not None and path.is_dir():
+            raise UsageError(f"{path}: is a directory; name a file in it")
+    if not options.username:
+        raise UsageError("--username is empty")
     return Settings(
         model=options.model,
         host=host,
@@ -254,9 +262,10 @@ def _password(path: pathlib.Path) -> str:
         password = path.read_text(encoding="utf-8").rstrip("\r\n")
         mode = path.stat().st_mode
     except (OSError, UnicodeDecodeError) as problem:
-        raise UsageError(f"{path}: {getattr(problem, 'strerror', None) or 'not UTF-8 text'}") from None
+        reason = getattr(problem, "strerror", None) or "not UTF-8 text"
+        raise UsageError(f"--password-file {path}: {reason}") from None
     if not password:
-        raise UsageError(f"{path}: is empty")
+        raise UsageError(f"--password-file {path}: is empty")
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         print(f"vsphere-simulator: warning: {path} can be read by others; chmod 600 it", file=sys.stderr)
     return password

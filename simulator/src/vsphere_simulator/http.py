@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import logging
 import os
@@ -143,6 +144,17 @@ class Accepted(asyncio.Protocol):
         protocol.connection_made(transport)
 
 
+def _why(problem: OSError | OverflowError) -> str:
+    """Why a port cannot be listened on, without asyncio's own words."""
+    if not isinstance(problem, OSError):
+        return str(problem)
+    if isinstance(problem, socket.gaierror):
+        return problem.strerror or "unknown host"
+    number = problem.errno or errno.EADDRNOTAVAIL  # asyncio leaves it out where no address of the host can be had
+    advice = "; choose another port (0: any free one)" if number == errno.EADDRINUSE else ""
+    return os.strerror(number) + advice
+
+
 class Server:
     """Both endpoints, listening."""
 
@@ -175,9 +187,7 @@ class Server:
                 factory, host, port, ssl=tls, ssl_handshake_timeout=timeout, backlog=512
             )
         except (OSError, OverflowError) as problem:
-            known = isinstance(problem, OSError) and not isinstance(problem, socket.gaierror) and problem.errno
-            reason = os.strerror(known) if known else str(problem)
-            raise AddressInUseError(f"cannot listen on {host}:{port}: {reason}") from None
+            raise AddressInUseError(f"cannot listen on {host}:{port}: {_why(problem)}") from None
         self._listeners.append(listener)
         for bound in listener.sockets:
             if bound.family in (socket.AF_INET, socket.AF_INET6):

@@ -13,6 +13,8 @@ from vsphere_simulator.world import build
 
 BEGIN: t.Final = "<!-- begin: vsphere-simulator methods -->"
 END: t.Final = "<!-- end: vsphere-simulator methods -->"
+_OF_THE_API: t.Final = ("vim.", "vmodl.query.")
+"""Versions of what the API itself has; the other methods of a type serve reflection."""
 
 
 def markdown() -> str:
@@ -49,7 +51,7 @@ def _section(name: str, classes: list[type[ManagedObject]], version: str) -> lis
     known = {
         info.wsdlName
         for info in wsdl._GetMethodList()
-        if support.IsChildVersion(version, info.version) and info.version.startswith("vim.")
+        if support.IsChildVersion(version, info.version) and info.version.startswith(_OF_THE_API)
     }
     answered = {method for cls in classes for method in cls.methods}
     properties = {path.partition(".")[0] for cls in classes for path in cls.builders}

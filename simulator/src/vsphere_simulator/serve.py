@@ -17,7 +17,7 @@ from vsphere_simulator.dispatch import Dispatcher
 from vsphere_simulator.guests.guests import Guests
 from vsphere_simulator.http import Server
 from vsphere_simulator.injection import FaultRules, load_rules
-from vsphere_simulator.statefile import StateFile, write_atomically
+from vsphere_simulator.statefile import StateFile, remove_leftovers, write_atomically
 from vsphere_simulator.world.virtual_machine import VirtualMachine
 
 if t.TYPE_CHECKING:
@@ -88,7 +88,8 @@ async def serve(settings: Settings, prepare: Callable[[Settings], Prepared]) -> 
             await stop.wait()
         finally:
             if settings.ready_file is not None:
-                settings.ready_file.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    settings.ready_file.unlink()
             await server.stop()
             await world.tasks.shutdown()
             if guests is not None:
@@ -112,6 +113,7 @@ def _follow(world: World, settings: Settings, dump: Callable[[], dict[str, t.Any
     if settings.state is None:
         return None
     state = StateFile(settings.state, dump)
+    remove_leftovers(settings.state)
     state.write()
     world.listeners.append(state)
     return state
@@ -142,6 +144,12 @@ def _announce(settings: Settings, server: Server, tls: ServedCertificate) -> Non
         "counts_url": f"http://127.0.0.1:{server.counts_port}/counts",
         "pid": os.getpid(),
     }
-    print(f"url {ready['url']}\nthumbprint {ready['thumbprint']}\ncounts {ready['counts_url']}", flush=True)
+    for key, shown in (
+        ("url", "url"),
+        ("thumbprint", "thumbprint"),
+        ("certificate", "certificate"),
+        ("counts_url", "counts"),
+    ):
+        print(shown, ready[key], flush=True)
     if settings.ready_file is not None:
         write_atomically(settings.ready_file, (json.dumps(ready, indent=1) + "\n").encode())

@@ -7,7 +7,10 @@ fixed order and nothing that changes by itself: the same world is the same bytes
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import glob
 import json
+import logging
 import os
 import pathlib
 import typing as t
@@ -17,8 +20,11 @@ if t.TYPE_CHECKING:
 
     from vsphere_simulator.kernel.objects import ManagedObject
 
+log = logging.getLogger(__name__)
 _DELAY = 0.1
 """Real seconds between a change and its writing."""
+_RETRY = 1.0
+"""Real seconds until a state that could not be written is written again."""
 _SHARE = 4
 """A world that takes long to write is written only so seldom that it takes at most a quarter of the time."""
 
@@ -33,8 +39,30 @@ def write_atomically(path: pathlib.Path, content: bytes) -> None:
     try:
         temporary.write_bytes(content)
         temporary.replace(path)
+    except OSError as problem:
+        raise StateFileError(f"{path}: {problem.strerror}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def remove_leftovers(path: pathlib.Path) -> None:
+    """Remove what processes that were killed while they wrote this file have left beside it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        writer = left.name.rpartition(".")[2]
+        if writer.isdecimal() and not _runs(int(writer)):
+            with contextlib.suppress(OSError):
+                left.unlink()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def read_state(path: pathlib.Path) -> dict[str, t.Any] | None:
@@ -61,6 +89,7 @@ class StateFile:
         self._written: bytes | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._pause = _DELAY
+        self._failing = False
 
     def write(self) -> None:
         """Write the state now, unless it is what the file has already."""
@@ -69,10 +98,7 @@ class StateFile:
             self._timer = None
         content = (json.dumps(self._dump(), indent=1, sort_keys=True) + "\n").encode()
         if content != self._written:
-            try:
-                write_atomically(self.path, content)
-            except OSError as problem:
-                raise StateFileError(f"{self.path}: {problem.strerror}") from None
+            write_atomically(self.path, content)
             self._written = content
 
     def _soon(self, obj: ManagedObject) -> None:
@@ -83,7 +109,17 @@ class StateFile:
         self._timer = None
         loop = asyncio.get_running_loop()
         started = loop.time()
-        self.write()
+        try:
+            self.write()
+        except StateFileError as problem:
+            if not self._failing:
+                log.error("%s: the state is not kept until that is repaired", problem)  # noqa: TRY400 - an operator's
+            self._failing = True
+            self._timer = loop.call_later(_RETRY, self._timed)
+            return
+        if self._failing:
+            log.warning("%s: the state is kept again", self.path)
+        self._failing = False
         self._pause = max(_DELAY, _SHARE * (loop.time() - started))
 
     def object_added(self, obj: ManagedObject) -> None:

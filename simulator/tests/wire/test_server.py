@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import signal
 import time
@@ -87,3 +88,49 @@ def test_the_state_file_follows_changes_and_only_them(start: t.Callable[..., Ser
     assert path.read_bytes() == after
     assert path.stat().st_mtime_ns > written
     assert sorted(item.name for item in tmp_path.iterdir()) == ["state.json"]
+
+
+def test_the_state_file_is_replaced_and_never_written_into(
+    start: t.Callable[..., Served], tmp_path: pathlib.Path
+) -> None:
+    """Who has the file open while it changes, a backup or a kill in the middle, has one whole state."""
+    path = tmp_path / "state.json"
+    server = start("--state", str(path))
+    with path.open("rb") as held:
+        before = path.read_bytes()
+        finished(machines(server.connect())[0].ReconfigVM_Task(vim.vm.ConfigSpec(memoryMB=4096)))
+        until(lambda: path.read_bytes() != before)
+        assert held.read() == before
+    json.loads(path.read_bytes())
+
+
+def test_a_state_that_cannot_be_written_is_said_once_and_written_later(
+    start: t.Callable[..., Served], tmp_path: pathlib.Path
+) -> None:
+    directory = tmp_path / "gone"
+    directory.mkdir()
+    path = directory / "state.json"
+    server = start("--state", str(path))
+    client = server.connect()
+    path.unlink()
+    directory.rmdir()
+    finished(machines(client)[0].ReconfigVM_Task(vim.vm.ConfigSpec(memoryMB=4096)))
+    complaint = f"{path}: No such file or directory: the state is not kept until that is repaired"
+    until(lambda: complaint in server.logged())
+    finished(machines(client)[0].ReconfigVM_Task(vim.vm.ConfigSpec(memoryMB=8192)))
+    directory.mkdir()
+    until(path.exists)
+    assert json.loads(path.read_bytes())["machines"][machines(client)[0]._moId]["memory"] == 8192
+    until(lambda: "the state is kept again" in server.logged())
+    assert server.logged().count(complaint) == 1
+    assert "Traceback" not in server.logged()
+
+
+def test_what_a_killed_writer_left_goes_at_the_next_start(
+    start: t.Callable[..., Served], tmp_path: pathlib.Path
+) -> None:
+    kept = {f".state.json.{os.getpid()}", ".state.json.bak", ".other.json.99999999", "state.json"}
+    for name in (*kept - {"state.json"}, ".state.json.99999999"):
+        (tmp_path / name).write_text("half")
+    start("--state", str(tmp_path / "state.json"))
+    assert {item.name for item in tmp_path.iterdir()} == kept

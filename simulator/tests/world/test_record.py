@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import pathlib
+import ssl
 import subprocess
 import sys
+import threading
 import typing as t
 
 import pytest
@@ -156,11 +159,15 @@ def shape(device: t.Any) -> tuple[t.Any, ...]:
 
 
 def record(server: t.Any, *options: str, password: str = PASSWORD) -> subprocess.CompletedProcess[str]:
+    return record_at(server.ready["port"], server, *options, password=password)
+
+
+def record_at(port: int, server: t.Any, *options: str, password: str = PASSWORD) -> subprocess.CompletedProcess[str]:
     secret = server.directory / "record-password"
     secret.write_text(password)
     secret.chmod(0o600)
     command = [sys.executable, "-m", "vsphere_simulator.cli", "record", "--username", "admin@lab"]
-    command += ["--server", f"{server.ready['hostname']}:{server.ready['port']}", "--password-file", str(secret)]
+    command += ["--server", f"{server.ready['hostname']}:{port}", "--password-file", str(secret)]
     return subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -217,7 +224,7 @@ def test_it_says_what_it_leaves_out(serve: t.Callable[..., t.Any]) -> None:
     ("options", "password", "said"),
     [
         (["--thumbprint", ":".join(["00"] * 32)], "secret", "thumbprint"),
-        ([], "secret", "certificate verify failed"),
+        ([], "secret", "certificate verify failed: self-signed certificate; give --ca-file, or --thumbprint"),
         (["CA"], "wrong", "incorrect user name or password"),
         (["CA", "--datacenter", "nowhere"], "secret", "secret-dc"),
     ],
@@ -232,6 +239,34 @@ def test_what_cannot_be_recorded_is_one_line(original: t.Any, options: list[str]
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not done.stdout
+
+
+class Stranger(http.server.BaseHTTPRequestHandler):
+    """A web server that is no vCenter."""
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    do_POST = do_GET  # noqa: N815 - the name that the library calls
+
+
+def test_where_no_vcenter_answers_that_is_said(original: t.Any) -> None:
+    certificate = pathlib.Path(original.ready["certificate"])
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, certificate.with_name("simulator-key.pem"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as server:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            done = record_at(server.server_port, original, "--ca-file", str(certificate))
+        finally:
+            server.shutdown()
+            thread.join()
+        address = f"127.0.0.1:{server.server_port}"
+    assert (done.returncode, done.stderr) == (2, f"vsphere-simulator: {address}: no vCenter answers there\n")
+    done = record_at(server.server_port, original, "--ca-file", str(certificate))
+    assert (done.returncode, done.stderr) == (2, f"vsphere-simulator: {address}: Connection refused\n")
 
 
 def test_the_lab_can_be_recorded(serve: t.Callable[..., t.Any]) -> None:

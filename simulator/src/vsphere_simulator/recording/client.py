@@ -67,16 +67,31 @@ def connected(
         instance = pyVim.connect.SmartConnect(host=host, port=port, user=user, pwd=password, sslContext=tls)
     except vim.fault.InvalidLogin as fault:
         raise RecordError(f"{host}:{port}: {fault.msg}") from None
+    except ssl.SSLCertVerificationError as problem:
+        hint = "give --ca-file, or --thumbprint for a self-signed one"
+        raise RecordError(f"{host}:{port}: certificate verify failed: {problem.verify_message}; {hint}") from None
     except (OSError, http.client.HTTPException, vmodl.MethodFault) as problem:
-        raise RecordError(f"{host}:{port}: {getattr(problem, 'msg', None) or problem}") from None
+        raise RecordError(f"{host}:{port}: {_why(problem)}") from None
+    except Exception as problem:
+        if type(problem) is not Exception:  # what pyVim raises where no vCenter answers
+            raise
+        raise RecordError(f"{host}:{port}: no vCenter answers there") from None
     rest = Rest(host, port, tls, user, password)
     try:
         yield Source(instance, rest)
     except vmodl.MethodFault as fault:
         raise RecordError(f"{host}:{port}: {type(fault).__name__}: {fault.msg}") from None
+    except (OSError, http.client.HTTPException) as problem:
+        raise RecordError(f"{host}:{port}: the connection was lost: {_why(problem)}") from None
     finally:
         rest.close()
-        pyVim.connect.Disconnect(instance)
+        with contextlib.suppress(OSError, http.client.HTTPException, vmodl.MethodFault):
+            pyVim.connect.Disconnect(instance)
+
+
+def _why(problem: Exception) -> str:
+    """The reason in an exception, without numbers."""
+    return str(getattr(problem, "msg", None) or getattr(problem, "strerror", None) or problem)
 
 
 def _pinned(host: str, port: int, thumbprint: str) -> ssl.SSLContext:

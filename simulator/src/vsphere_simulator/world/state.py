@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
+import logging
 import typing as t
 
 from vsphere_simulator.model.schema import Guest
@@ -26,10 +28,13 @@ from vsphere_simulator.world.virtual_machine import VirtualMachine
 from vsphere_simulator.world.vm_config import VmConfig
 
 if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vsphere_simulator.kernel.registry import World
     from vsphere_simulator.model.schema import Model
     from vsphere_simulator.world.site import Site
 
+log = logging.getLogger(__name__)
 FORMAT: t.Final = 1
 Json = dict[str, t.Any]
 
@@ -160,10 +165,24 @@ def _dump_config(config: VmConfig) -> Json:
     return data
 
 
+@contextlib.contextmanager
+def understood() -> Iterator[None]:
+    """Say StateError for whatever goes wrong inside: a state that is valid JSON may still be anything."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as problem:
+        log.debug("the state cannot be restored", exc_info=True)
+        raise StateError(
+            f"damaged, or written by another version ({type(problem).__name__}: {problem});"
+            " put a copy in its place, or remove it to begin from the model"
+        ) from None
+
+
+@understood()
 def restore(world: World, model: Model, state: Json) -> Site:
     """Fill an empty world with a dumped inventory; the model gives timings and settings only.
 
-    A host that was booting has come up. Raises StateError for a state of another format.
+    A host that was booting has come up. Raises StateError for a state that is damaged or of another format.
     """
     if state.get("format") != FORMAT:
         raise StateError(f"the state has format {state.get('format')!r}; this version reads {FORMAT}")
