@@ -125,6 +125,34 @@ def test_memory_does_not_grow_with_refused_requests() -> None:
     assert grown < 200_000, f"{grown} bytes after {10 * len(bodies)} requests"
 
 
+def test_memory_does_not_grow_with_nonsense() -> None:
+    """Names that no API has, each only once: nothing may be remembered of them."""
+
+    def nonsense(number: int) -> bytes:
+        head, tail = VALID.partition(b"<ReconfigVM_Task")[0], b"</soapenv:Body></soapenv:Envelope>"
+        name, kind = f"No{number}", f"Kind{number}"
+        spec = f'<spec xsi:type="{kind}"><{name} xsi:type="xsd:{kind}">{number}</{name}></spec>'
+        this = f'<_this type="{kind}">{name}</_this>'
+        method = name if number % 2 else "ReconfigVM_Task"
+        return head + f'<{method} xmlns="urn:vim25">{this}{spec}</{method}>'.encode() + tail
+
+    def names_and_versions(first: int) -> None:
+        for number in range(first, first + 500):
+            assert attempt(nonsense(number)) is None
+            with pytest.raises(BadRequestError):
+                negotiate(f"urn:vim25/{number}.1.2.3.4", NEWEST)
+
+    names_and_versions(0)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        names_and_versions(1000)
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 100_000, f"{grown} bytes after 500 requests"
+
+
 @pytest.mark.parametrize("newest", [NEWEST, "vim.version.v7_0_3_0"])
 def test_the_versions_document_names_no_later_version(newest: str) -> None:
     text = service_versions(newest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import time
 import typing as t
@@ -10,13 +11,15 @@ import pytest
 from pyVim.task import WaitForTask
 from pyVmomi import vim, vmodl
 from served import Served
-from wire_helpers import CLONE, finished, machines, until
+from wire_helpers import CLONE, as_dict, finished, machines, object_spec, read, until
 
 RULES = """
 - {method: PowerOnVM_Task, object: vm-00001, nth: 2, fault: {type: vim.fault.InvalidState, message: not today}}
 - {method: PowerOnVM_Task, object: "*-00002", fail_task_at: 60}
 - {method: ReconfigVM_Task, object: "vm-0000[12]", nth: 1, delay_s: 0.4}
 - {method: ReconfigVM_Task, object: vm-00003, nth: 1, drop_connection: true}
+- {method: ReconfigVM_Task, object: vm-00003, nth: 3, lose_answer: true}
+- {method: ReconfigVM_Task, object: vm-00003, nth: 4, answer_after_s: 0.4}
 - method: CloneVM_Task
   object: "gpu-*"
   fail_task_at: 50
@@ -134,8 +137,29 @@ def test_a_rule_delays_one_call(faulty: Served) -> None:
     assert times[0] >= 0.4 > times[1]
 
 
+def annotation(client: t.Any, machine: t.Any) -> t.Any:
+    return as_dict(read(client, object_spec(machine, ["config.annotation"]))[0]).get("config.annotation")
+
+
 def test_a_rule_drops_a_connection_and_the_server_goes_on(faulty: Served) -> None:
-    machine = machines(faulty.connect())[2]
+    client = faulty.connect()
+    machine = machines(client)[2]
     with pytest.raises(ConnectionError):
         machine.ReconfigVM_Task(vim.vm.ConfigSpec(annotation="lost"))
+    assert annotation(client, machine) is None
     assert finished(machine.ReconfigVM_Task(vim.vm.ConfigSpec(annotation="kept"))).state == "success"
+
+
+def test_rules_lose_and_delay_the_answer_to_what_was_done(faulty: Served) -> None:
+    client = faulty.connect()
+    machine = machines(client)[2]
+    for number in range(2):  # the first is dropped, the second is ordinary
+        with contextlib.suppress(ConnectionError):
+            finished(machine.ReconfigVM_Task(vim.vm.ConfigSpec(annotation=f"ordinary {number}")))
+    with pytest.raises(ConnectionError):
+        machine.ReconfigVM_Task(vim.vm.ConfigSpec(annotation="done, and nobody was told"))
+    until(lambda: annotation(client, machine) == "done, and nobody was told")
+    started = time.monotonic()
+    task = machine.ReconfigVM_Task(vim.vm.ConfigSpec(annotation="late"))
+    assert time.monotonic() - started >= 0.4
+    assert finished(task).state == "success"

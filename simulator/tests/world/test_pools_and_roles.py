@@ -16,8 +16,12 @@ MODEL = """
 datacenter: dc
 datastores: [{name: ds}]
 networks: [{name: net}]
-clusters: [{name: c, hosts: [{name: h, memory_gb: 64}]}]
-vms: [{name: v, host: h}]
+clusters:
+  - {name: c, hosts: [{name: h, memory_gb: 64}]}
+  - {name: other, hosts: [{name: g, gpus: [{gpu: T4, passthrough: true}]}]}
+vms:
+  - {name: v, host: h}
+  - {name: with-gpu, host: g, power: "on", memory_locked: true, gpus: [{mode: fixed, address: "0000:3b:00.0"}]}
 users: [{name: u@lab, password: p, role: ReadOnly}]
 """
 
@@ -159,3 +163,6 @@ def test_an_instant_clone_runs_beside_its_source(serve: Callable[..., t.Any]) ->
     assert twin.config.uuid != vm.config.uuid
     with pytest.raises(vim.fault.DuplicateName):
         WaitForTask(vm.InstantClone_Task(spec=clone))
+    clone.name = "third"
+    with pytest.raises(vmodl.fault.NotSupported, match="the machine has "):
+        WaitForTask(served.find("dc/vm/with-gpu").InstantClone_Task(spec=clone))

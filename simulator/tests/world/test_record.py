@@ -211,6 +211,21 @@ def test_anonymized_it_is_as_large_and_names_nobody(original: t.Any, serve: t.Ca
     serve(done.stdout)
 
 
+@pytest.mark.parametrize(("options", "named"), [([], True), (["--anonymize"], False)])
+def test_what_hosts_did_not_tell_is_noted_without_names_where_they_are_secret(
+    serve: t.Callable[..., t.Any], tmp_path: pathlib.Path, options: list[str], named: bool
+) -> None:
+    (tmp_path / "rules.yml").write_text(
+        "- {method: fetchSoftwarePackages, object: secret-h1, fault: {type: vim.fault.InvalidState}}\n"
+    )
+    server = serve(MODEL, "--faults", str(tmp_path / "rules.yml"))
+    done = record(server, "--ca-file", server.ready["certificate"], *options)
+    assert done.returncode == 0, done.stderr
+    for text in (done.stdout, done.stderr):
+        assert "installed software of hosts that did not tell" in text
+        assert ("secret" in text.lower()) is named
+
+
 def test_it_says_what_it_leaves_out(serve: t.Callable[..., t.Any]) -> None:
     model = MODEL.replace("secret.key: secret-value", "guestinfo.userdata: hunter2")
     done = record(original := serve(model), "--ca-file", original.ready["certificate"])

@@ -118,7 +118,7 @@ def _manager(name: str, values: dict[str, t.Any], notes: Notes) -> str | None:
     try:
         packages = reader.FetchSoftwarePackages()
     except vmodl.MethodFault:
-        notes.add(f"installed software of hosts that did not tell: {name}")
+        notes.add("installed software of hosts that did not tell", name)
         return None
     for package in packages:
         if package.vendor.upper().startswith(("NVIDIA", "NVD")) and "driver" in package.name.lower():

@@ -26,12 +26,13 @@ _NEVER: t.Final = (
 class Notes:
     """What a recording leaves out, each thing once with how often."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_names: bool = True) -> None:
+        self._with_names = with_names
         self._counted: collections.Counter[str] = collections.Counter()
 
-    def add(self, what: str) -> None:
-        """Note that something cannot be expressed."""
-        self._counted[what] += 1
+    def add(self, what: str, name: str = "") -> None:
+        """Note that something cannot be expressed; of which object is left out of anonymous recordings."""
+        self._counted[f"{what}: {name}" if name and self._with_names else what] += 1
 
     def lines(self) -> list[str]:
         """One line for each thing."""
@@ -40,7 +41,7 @@ class Notes:
 
 def record(source: Source, *, datacenter: str | None, anonymize: bool) -> tuple[str, list[str]]:
     """YAML of a model, and what it leaves out. Raises RecordError when no model can be made of it."""
-    notes = Notes()
+    notes = Notes(with_names=not anonymize)
     model = _Recorder(source, notes).model(datacenter)
     if anonymize:
         model = anonymized(model)
