@@ -19,6 +19,7 @@ from pyVim.task import WaitForTask
 from pyVmomi import vim
 
 from vsphere_simulator.cli import main
+from vsphere_simulator.serve import Settings
 
 MODEL = """
 datacenter: lab
@@ -32,7 +33,7 @@ roles: {Switcher: [VirtualMachine.Interact.PowerOn]}
 users: [{name: switcher@lab, password: switching, role: Switcher}]
 api_version: 8.0.2.0
 """
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 @pytest.fixture
@@ -152,6 +153,18 @@ def test_a_host_that_is_unknown_cannot_be_listened_on(
     said = refused(capsys, serve_options(directory, listen="no-such-host.invalid:0"))
     assert said.startswith("cannot listen on no-such-host.invalid:0: ")
     assert "Errno" not in said
+
+
+def test_it_listens_on_loopback_unless_told_otherwise(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+
+    async def listen(settings: Settings, _: t.Any) -> None:
+        asked.append((settings.host, settings.port))
+
+    monkeypatch.setattr("vsphere_simulator.cli.serve", listen)
+    assert main(serve_options(directory, listen=None)) == 0
+    assert main(serve_options(directory, listen="[::]:1234")) == 0
+    assert asked == [("127.0.0.1", 8989), ("::", 1234)]
 
 
 def test_an_interrupted_command_ends_without_a_traceback(

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("govc")]  # one build
 TOP = pathlib.Path(__file__).parents[3]
 BUILD = TOP / "tools" / "govc-build"
 GOVC = TOP / ".cache" / "govc" / "govc"
-PATIENCE = 60.0
+PATIENCE = 180.0
 MODEL = """
 datacenter: dc
 datastores: [{name: ds}]

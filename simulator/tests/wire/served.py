@@ -14,7 +14,7 @@ import urllib.request
 from pyVim.connect import Disconnect, SmartConnect
 
 TINY = pathlib.Path(__file__).with_name("tiny_world.py")
-PATIENCE = 60.0
+PATIENCE = 180.0
 PASSWORD = "secret"
 
 

@@ -8,7 +8,7 @@ import typing as t
 from pyVmomi import vim, vmodl
 
 PC: t.Any = vmodl.query.PropertyCollector
-PATIENCE = 20.0
+PATIENCE = 60.0
 CLONE: t.Any = vim.vm.CloneSpec(location=vim.vm.RelocateSpec(), powerOn=False, template=False)
 
 

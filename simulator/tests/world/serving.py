@@ -12,7 +12,7 @@ import typing as t
 
 from pyVim.connect import Disconnect, SmartConnect
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 USER, PASSWORD = "admin@lab", "secret"
 
 

@@ -13,6 +13,7 @@ import typing as t
 import pytest
 import yaml
 from pyVmomi import vim
+from serving import PATIENCE
 
 from vsphere_simulator.model.loader import parse_model
 
@@ -168,7 +169,7 @@ def record_at(port: int, server: t.Any, *options: str, password: str = PASSWORD)
     secret.chmod(0o600)
     command = [sys.executable, "-m", "vsphere_simulator.cli", "record", "--username", "admin@lab"]
     command += ["--server", f"{server.ready['hostname']}:{port}", "--password-file", str(secret)]
-    return subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([*command, *options], capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 @pytest.fixture
