@@ -30,8 +30,10 @@ import yaml
 TOP = Path(__file__).resolve().parents[1]
 SCENARIOS = TOP / "extensions" / "molecule"
 CACHE = TOP / ".cache" / "molecule"
-_FAILED = re.compile(r"^ERROR .*\[[\w-]+ > (?P<step>\w+)\] .*Executed: Failed")
+STEP_FAILED = re.compile(r"^ERROR .*\[[\w-]+ > (?P<step>\w+)\] .*Executed: Failed")
 _TAIL = 80
+_QUICK = "[create, prepare, converge, side_effect, verify, destroy]"
+"""What --quick runs: what is red so is red with all steps, but green says less."""
 
 
 class UsageError(Exception):
@@ -118,7 +120,8 @@ def _environment(run: Path, instance: str, owner: int | None) -> dict[str, str]:
         "MOLECULE_EPHEMERAL_DIRECTORY": str(run / "molecule"),
         "NO_COLOR": "1",
     }
-    environment.pop("ANSIBLE_CONFIG", None)
+    for name in ("ANSIBLE_CONFIG", "GPUOPS_MOLECULE_SEQUENCE"):
+        environment.pop(name, None)
     return environment
 
 
@@ -130,7 +133,7 @@ def _clean_up(run: Path, instance: str) -> None:
     shutil.rmtree(run, ignore_errors=True)
 
 
-def _run_one(scenario: str, runs: Runs, *, live: bool) -> Outcome:
+def _run_one(scenario: str, runs: Runs, *, live: bool, quick: bool) -> Outcome:
     began = time.monotonic()
     token = secrets.token_hex(4)
     instance = f"mol-{scenario.replace('_', '-')[:26]}-{token}"
@@ -138,6 +141,9 @@ def _run_one(scenario: str, runs: Runs, *, live: bool) -> Outcome:
     log = CACHE / f"{scenario}.{token}.log"
     run = Path(tempfile.mkdtemp(prefix="gpuops-mol-"))
     (run / "guests").mkdir()
+    environment = _environment(run, instance, os.getpid())
+    if quick:
+        environment["GPUOPS_MOLECULE_SEQUENCE"] = _QUICK
     step = ""
     try:
         with log.open("wb") as stream:
@@ -147,7 +153,7 @@ def _run_one(scenario: str, runs: Runs, *, live: bool) -> Outcome:
                 process = subprocess.Popen(
                     [TOP / ".venv" / "bin" / "molecule", "test", "--scenario-name", scenario],
                     cwd=TOP,
-                    env=_environment(run, instance, os.getpid()),
+                    env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
@@ -161,7 +167,7 @@ def _run_one(scenario: str, runs: Runs, *, live: bool) -> Outcome:
                 if live:
                     sys.stdout.buffer.write(line)
                     sys.stdout.buffer.flush()
-                if found := _FAILED.search(line.decode(errors="replace")):
+                if found := STEP_FAILED.search(line.decode(errors="replace")):
                     step = step or found["step"]
             code = process.wait()
             with runs.lock:
@@ -179,7 +185,7 @@ def _run_one(scenario: str, runs: Runs, *, live: bool) -> Outcome:
     return outcome
 
 
-def _test(roles: Sequence[str], jobs: int, *, exact: bool) -> int:
+def _test(roles: Sequence[str], jobs: int, *, exact: bool, quick: bool) -> int:
     scenarios = scenarios_of(roles, present_scenarios(), exact=exact)
     # what runs that were killed have left: their owners are gone
     subprocess.run([TOP / "tools" / "guest", "cleanup", "--stale"], stdout=subprocess.DEVNULL, check=True)
@@ -193,7 +199,7 @@ def _test(roles: Sequence[str], jobs: int, *, exact: bool) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupted)
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        outcomes = list(pool.map(lambda scenario: _run_one(scenario, runs, live=live), scenarios))
+        outcomes = list(pool.map(lambda scenario: _run_one(scenario, runs, live=live, quick=quick), scenarios))
     print(table(outcomes))
     print(f"{len(outcomes)} scenarios in {time.monotonic() - began:.0f} s")
     if runs.stopping.is_set():
@@ -227,6 +233,7 @@ def main() -> int:
     test.add_argument("roles", nargs="*", metavar="ROLE", help="roles whose scenarios to run (default: all)")
     test.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="how many at a time")
     test.add_argument("--exact", action="store_true", help="the names are scenarios: leave variants out")
+    test.add_argument("--quick", action="store_true", help="leave check mode and idempotence out: tools/mutation does")
     step = commands.add_parser("step", help="run one Molecule command on guests that stay until `destroy`")
     step.add_argument("scenario", metavar="SCENARIO")
     step.add_argument("molecule", nargs="+", metavar="COMMAND", help="create, prepare, check, converge, … destroy")
@@ -234,7 +241,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         if options.command == "test":
-            return _test(options.roles, options.jobs, exact=options.exact)
+            return _test(options.roles, options.jobs, exact=options.exact, quick=options.quick)
         if options.command == "step":
             return _step(options.scenario, options.molecule)
         print("\n".join(present_scenarios()))

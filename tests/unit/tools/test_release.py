@@ -140,7 +140,15 @@ def test_the_gates_are_what_they_are_called() -> None:
         text=True,
         check=True,
     ).stdout
-    wanted = ("ruff check", "mypy", "ansible-lint", "tools/sanity", "tests/unit", "simulator/tests", "tests/integration")
+    wanted = (
+        "ruff check",
+        "mypy",
+        "ansible-lint",
+        "tools/sanity",
+        "tests/unit",
+        "simulator/tests",
+        "tests/integration",
+    )
     assert [text for text in (*wanted, "tools/molecule test") if text not in commands] == []
     assert re.search(r"^tools/molecule test\s*$", commands, re.MULTILINE), "all roles, none named"
 
