@@ -51,6 +51,15 @@ class Outcome:
     log: Path | None = None
 
 
+@dataclass(frozen=True)
+class How:
+    """How scenarios are run: whether their words are shown, what is left out, seconds until one that hangs is ended."""
+
+    live: bool
+    quick: bool
+    limit_s: float
+
+
 @dataclass
 class Runs:
     """The Molecule processes under way, so that an interruption can end them."""
@@ -63,9 +72,15 @@ class Runs:
         """Let no further scenario begin and end those that run, with everything they started."""
         with self.lock:
             self.stopping.set()
-            for process in self.processes.values():
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGTERM)
+            running = list(self.processes)
+        for number in running:
+            self.end(number)
+
+    def end(self, number: int) -> None:
+        """End the scenario of that process, if it still runs, with everything it started."""
+        with self.lock, contextlib.suppress(ProcessLookupError):
+            if number in self.processes:
+                os.killpg(number, signal.SIGTERM)
 
 
 def scenarios_of(roles: Sequence[str], present: Sequence[str], *, exact: bool = False) -> list[str]:
@@ -133,7 +148,7 @@ def _clean_up(run: Path, instance: str) -> None:
     shutil.rmtree(run, ignore_errors=True)
 
 
-def _run_one(scenario: str, runs: Runs, *, live: bool, quick: bool) -> Outcome:
+def _run_one(scenario: str, runs: Runs, how: How) -> Outcome:
     began = time.monotonic()
     token = secrets.token_hex(4)
     instance = f"mol-{scenario.replace('_', '-')[:26]}-{token}"
@@ -142,7 +157,7 @@ def _run_one(scenario: str, runs: Runs, *, live: bool, quick: bool) -> Outcome:
     run = Path(tempfile.mkdtemp(prefix="gpuops-mol-"))
     (run / "guests").mkdir()
     environment = _environment(run, instance, os.getpid())
-    if quick:
+    if how.quick:
         environment["GPUOPS_MOLECULE_SEQUENCE"] = _QUICK
     step = ""
     try:
@@ -160,24 +175,29 @@ def _run_one(scenario: str, runs: Runs, *, live: bool, quick: bool) -> Outcome:
                     start_new_session=True,
                 )
                 runs.processes[process.pid] = process
+            limit = threading.Timer(how.limit_s, runs.end, (process.pid,))
+            limit.start()
             assert process.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
             for line in process.stdout:
                 stream.write(line)
                 stream.flush()  # for those who watch it
-                if live:
+                if how.live:
                     sys.stdout.buffer.write(line)
                     sys.stdout.buffer.flush()
                 if found := STEP_FAILED.search(line.decode(errors="replace")):
                     step = step or found["step"]
             code = process.wait()
+            limit.cancel()
             with runs.lock:
                 del runs.processes[process.pid]
         passed = code == 0
+        if not passed and not step and time.monotonic() - began >= how.limit_s:
+            step = f"its limit of {how.limit_s:.0f} s"
     finally:
         _clean_up(run, instance)
     if passed:
         log.unlink()
-    elif not live and not runs.stopping.is_set():
+    elif not how.live and not runs.stopping.is_set():
         tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:]
         print(f"==> {scenario} failed at {step or 'start'}:", *tail, sep="\n", flush=True)
     outcome = Outcome(scenario, passed, time.monotonic() - began, step, None if passed else log.relative_to(TOP))
@@ -185,13 +205,11 @@ def _run_one(scenario: str, runs: Runs, *, live: bool, quick: bool) -> Outcome:
     return outcome
 
 
-def _test(roles: Sequence[str], jobs: int, *, exact: bool, quick: bool) -> int:
-    scenarios = scenarios_of(roles, present_scenarios(), exact=exact)
+def _test(scenarios: Sequence[str], jobs: int, how: How) -> int:
     # what runs that were killed have left: their owners are gone
     subprocess.run([TOP / "tools" / "guest", "cleanup", "--stale"], stdout=subprocess.DEVNULL, check=True)
     runs = Runs()
     began = time.monotonic()
-    live = len(scenarios) == 1
 
     def interrupted(_number: int, _frame: object) -> None:
         runs.stop()
@@ -199,7 +217,7 @@ def _test(roles: Sequence[str], jobs: int, *, exact: bool, quick: bool) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupted)
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        outcomes = list(pool.map(lambda scenario: _run_one(scenario, runs, live=live, quick=quick), scenarios))
+        outcomes = list(pool.map(lambda scenario: _run_one(scenario, runs, how), scenarios))
     print(table(outcomes))
     print(f"{len(outcomes)} scenarios in {time.monotonic() - began:.0f} s")
     if runs.stopping.is_set():
@@ -234,6 +252,7 @@ def main() -> int:
     test.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="how many at a time")
     test.add_argument("--exact", action="store_true", help="the names are scenarios: leave variants out")
     test.add_argument("--quick", action="store_true", help="leave check mode and idempotence out: tools/mutation does")
+    test.add_argument("--limit", type=float, default=1800, metavar="SECONDS", help="end a scenario that takes longer")
     step = commands.add_parser("step", help="run one Molecule command on guests that stay until `destroy`")
     step.add_argument("scenario", metavar="SCENARIO")
     step.add_argument("molecule", nargs="+", metavar="COMMAND", help="create, prepare, check, converge, … destroy")
@@ -241,7 +260,8 @@ def main() -> int:
     options = parser.parse_args()
     try:
         if options.command == "test":
-            return _test(options.roles, options.jobs, exact=options.exact, quick=options.quick)
+            scenarios = scenarios_of(options.roles, present_scenarios(), exact=options.exact)
+            return _test(scenarios, options.jobs, How(len(scenarios) == 1, options.quick, options.limit))
         if options.command == "step":
             return _step(options.scenario, options.molecule)
         print("\n".join(present_scenarios()))
