@@ -67,7 +67,8 @@ pictures: test-env ## Make the pictures of the documentation anew: simulator, fl
 	CHROMIUM=$$(tools/chromium) $(BIN)/python tools/pictures.py
 
 .PHONY: molecule
-molecule: test-env ## Every role's scenario on real guests (root, podman); one role: make molecule ROLE=x
+molecule: test-env ## Every role's scenario on real guests (root, podman; 18 minutes); one role: make molecule ROLE=x
+	@tools/guest setup >/dev/null
 	tools/molecule test $(ROLE)
 
 .PHONY: crash-test
@@ -81,10 +82,11 @@ crash-sample: test-env ## Check mode of every playbook, and 20 crashes of a seed
 
 .PHONY: mutation
 mutation: test-env ## Break roles in named ways and see their scenarios fail (2 minutes a way); one role: make mutation ROLE=x
+	@tools/guest setup >/dev/null
 	tools/mutation $(ROLE)
 
 .PHONY: release
-release: test-env ## Test everything, then build and prove a release: make release VERSION=1.2.3 (an hour)
+release: test-env ## Test everything, then build and prove a release: make release VERSION=1.2.3 (three quarters of an hour)
 	@tools/release $(or $(VERSION),$(error say which: make release VERSION=1.2.3))
 
 .PHONY: bench
@@ -102,7 +104,7 @@ simulator-docs: test-env ## Write the simulator's list of methods into its docum
 	$(BIN)/python -m vsphere_simulator.cli methods --into docs/simulator.md
 
 .PHONY: ci
-ci: test crash-sample page-test lab-guests fidelity ## What CI runs (three quarters of an hour)
+ci: test crash-sample page-test lab-guests molecule fidelity ## What CI runs (an hour)
 
 .PHONY: lock
 lock: controller ## Resolve pyproject.toml into requirements/*.txt anew

@@ -30,8 +30,10 @@ import yaml
 TOP = Path(__file__).resolve().parents[1]
 SCENARIOS = TOP / "extensions" / "molecule"
 CACHE = TOP / ".cache" / "molecule"
-_FAILED = re.compile(r"^ERROR .*\[[\w-]+ > (?P<step>\w+)\] .*Executed: Failed")
+STEP_FAILED = re.compile(r"^ERROR .*\[[\w-]+ > (?P<step>\w+)\] .*Executed: Failed")
 _TAIL = 80
+_QUICK = "[create, prepare, converge, side_effect, verify, destroy]"
+"""What --quick runs: what is red so is red with all steps, but green says less."""
 
 
 class UsageError(Exception):
@@ -49,6 +51,15 @@ class Outcome:
     log: Path | None = None
 
 
+@dataclass(frozen=True)
+class How:
+    """How scenarios are run: whether their words are shown, what is left out, seconds until one that hangs is ended."""
+
+    live: bool
+    quick: bool
+    limit_s: float
+
+
 @dataclass
 class Runs:
     """The Molecule processes under way, so that an interruption can end them."""
@@ -61,9 +72,15 @@ class Runs:
         """Let no further scenario begin and end those that run, with everything they started."""
         with self.lock:
             self.stopping.set()
-            for process in self.processes.values():
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGTERM)
+            running = list(self.processes)
+        for number in running:
+            self.end(number)
+
+    def end(self, number: int) -> None:
+        """End the scenario of that process, if it still runs, with everything it started."""
+        with self.lock, contextlib.suppress(ProcessLookupError):
+            if number in self.processes:
+                os.killpg(number, signal.SIGTERM)
 
 
 def scenarios_of(roles: Sequence[str], present: Sequence[str], *, exact: bool = False) -> list[str]:
@@ -118,7 +135,8 @@ def _environment(run: Path, instance: str, owner: int | None) -> dict[str, str]:
         "MOLECULE_EPHEMERAL_DIRECTORY": str(run / "molecule"),
         "NO_COLOR": "1",
     }
-    environment.pop("ANSIBLE_CONFIG", None)
+    for name in ("ANSIBLE_CONFIG", "GPUOPS_MOLECULE_SEQUENCE"):
+        environment.pop(name, None)
     return environment
 
 
@@ -130,7 +148,7 @@ def _clean_up(run: Path, instance: str) -> None:
     shutil.rmtree(run, ignore_errors=True)
 
 
-def _run_one(scenario: str, runs: Runs, *, live: bool) -> Outcome:
+def _run_one(scenario: str, runs: Runs, how: How) -> Outcome:
     began = time.monotonic()
     token = secrets.token_hex(4)
     instance = f"mol-{scenario.replace('_', '-')[:26]}-{token}"
@@ -138,6 +156,9 @@ def _run_one(scenario: str, runs: Runs, *, live: bool) -> Outcome:
     log = CACHE / f"{scenario}.{token}.log"
     run = Path(tempfile.mkdtemp(prefix="gpuops-mol-"))
     (run / "guests").mkdir()
+    environment = _environment(run, instance, os.getpid())
+    if how.quick:
+        environment["GPUOPS_MOLECULE_SEQUENCE"] = _QUICK
     step = ""
     try:
         with log.open("wb") as stream:
@@ -147,31 +168,36 @@ def _run_one(scenario: str, runs: Runs, *, live: bool) -> Outcome:
                 process = subprocess.Popen(
                     [TOP / ".venv" / "bin" / "molecule", "test", "--scenario-name", scenario],
                     cwd=TOP,
-                    env=_environment(run, instance, os.getpid()),
+                    env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )
                 runs.processes[process.pid] = process
+            limit = threading.Timer(how.limit_s, runs.end, (process.pid,))
+            limit.start()
             assert process.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
             for line in process.stdout:
                 stream.write(line)
                 stream.flush()  # for those who watch it
-                if live:
+                if how.live:
                     sys.stdout.buffer.write(line)
                     sys.stdout.buffer.flush()
-                if found := _FAILED.search(line.decode(errors="replace")):
+                if found := STEP_FAILED.search(line.decode(errors="replace")):
                     step = step or found["step"]
             code = process.wait()
+            limit.cancel()
             with runs.lock:
                 del runs.processes[process.pid]
         passed = code == 0
+        if not passed and not step and time.monotonic() - began >= how.limit_s:
+            step = f"its limit of {how.limit_s:.0f} s"
     finally:
         _clean_up(run, instance)
     if passed:
         log.unlink()
-    elif not live and not runs.stopping.is_set():
+    elif not how.live and not runs.stopping.is_set():
         tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:]
         print(f"==> {scenario} failed at {step or 'start'}:", *tail, sep="\n", flush=True)
     outcome = Outcome(scenario, passed, time.monotonic() - began, step, None if passed else log.relative_to(TOP))
@@ -179,13 +205,11 @@ def _run_one(scenario: str, runs: Runs, *, live: bool) -> Outcome:
     return outcome
 
 
-def _test(roles: Sequence[str], jobs: int, *, exact: bool) -> int:
-    scenarios = scenarios_of(roles, present_scenarios(), exact=exact)
+def _test(scenarios: Sequence[str], jobs: int, how: How) -> int:
     # what runs that were killed have left: their owners are gone
     subprocess.run([TOP / "tools" / "guest", "cleanup", "--stale"], stdout=subprocess.DEVNULL, check=True)
     runs = Runs()
     began = time.monotonic()
-    live = len(scenarios) == 1
 
     def interrupted(_number: int, _frame: object) -> None:
         runs.stop()
@@ -193,7 +217,7 @@ def _test(roles: Sequence[str], jobs: int, *, exact: bool) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupted)
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        outcomes = list(pool.map(lambda scenario: _run_one(scenario, runs, live=live), scenarios))
+        outcomes = list(pool.map(lambda scenario: _run_one(scenario, runs, how), scenarios))
     print(table(outcomes))
     print(f"{len(outcomes)} scenarios in {time.monotonic() - began:.0f} s")
     if runs.stopping.is_set():
@@ -227,6 +251,8 @@ def main() -> int:
     test.add_argument("roles", nargs="*", metavar="ROLE", help="roles whose scenarios to run (default: all)")
     test.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="how many at a time")
     test.add_argument("--exact", action="store_true", help="the names are scenarios: leave variants out")
+    test.add_argument("--quick", action="store_true", help="leave check mode and idempotence out: tools/mutation does")
+    test.add_argument("--limit", type=float, default=1800, metavar="SECONDS", help="end a scenario that takes longer")
     step = commands.add_parser("step", help="run one Molecule command on guests that stay until `destroy`")
     step.add_argument("scenario", metavar="SCENARIO")
     step.add_argument("molecule", nargs="+", metavar="COMMAND", help="create, prepare, check, converge, … destroy")
@@ -234,7 +260,8 @@ def main() -> int:
     options = parser.parse_args()
     try:
         if options.command == "test":
-            return _test(options.roles, options.jobs, exact=options.exact)
+            scenarios = scenarios_of(options.roles, present_scenarios(), exact=options.exact)
+            return _test(scenarios, options.jobs, How(len(scenarios) == 1, options.quick, options.limit))
         if options.command == "step":
             return _step(options.scenario, options.molecule)
         print("\n".join(present_scenarios()))

@@ -1,6 +1,8 @@
 """Breaks roles in the ways that tools/mutations.yml names, each on a copy of the tree, and runs the role's scenario.
 
-A scenario that stays green did not notice: that is a failure of the scenario. Exit code 0 means that all were noticed.
+Check mode and idempotence are left out at first: what is red without them is red with them. A scenario that stays green
+is run again in full. If it is green then too, it did not notice: that is a failure of the scenario. Exit code 0 means
+that all were noticed. The task that failed is shown, so that one can see whether it was for the right reason.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,10 +25,16 @@ from pathlib import Path
 
 import yaml
 
+from molecule_runs import STEP_FAILED
+
 TOP = Path(__file__).resolve().parents[1]
 TABLE = Path(__file__).with_name("mutations.yml")
 _RED = 1
 """Exit code of tools/molecule for a scenario that failed, as opposed to one that could not be run."""
+
+_STOPPED = 130
+"""Exit code of a run that was interrupted."""
+_TASK = re.compile(r"TASK \[(?:[\w.]+ : )?(?P<name>.+)\] \*+$")
 
 
 class TableError(Exception):
@@ -73,6 +82,18 @@ def copy_tree(target: Path) -> None:
     (target / ".venv").symlink_to(TOP / ".venv")
 
 
+def noticed_at(log: str) -> str:
+    """Return the step of a red scenario and the last task of that step, as words after a verdict."""
+    step, task = "", ""
+    for line in log.splitlines():
+        if found := _TASK.match(line):
+            task = found["name"]
+        elif found := STEP_FAILED.match(line):
+            step = found["step"]
+            break
+    return (f" at {step}" if step else "") + (f": {task}" if step and task else "")
+
+
 class Check:
     """Runs mutations, and ends them when it is interrupted."""
 
@@ -97,32 +118,36 @@ class Check:
             copy_tree(directory)
             broken = directory / mutation.file
             broken.write_text(mutation.applied(broken.read_text(encoding="utf-8")), encoding="utf-8")
-            with (directory / "mutation.log").open("wb") as log:
-                with self._lock:
-                    if self.stopping:
-                        return "not run", 0.0
-                    process = subprocess.Popen(
-                        [directory / "tools" / "molecule", "test", "--exact", mutation.role],
-                        cwd=directory,
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        start_new_session=True,
-                    )
-                    self._processes[process.pid] = process
-                code = process.wait()
-                with self._lock:
-                    del self._processes[process.pid]
+            log = directory / "mutation.log"
+            code = self._scenario(directory, mutation.role, log, "--quick")
+            if code == 0:
+                code = self._scenario(directory, mutation.role, log)
             verdict = {0: "NOT NOTICED", _RED: "noticed"}.get(code, f"NOT RUN (exit code {code})")
             if code == _RED:
-                lines = (directory / "mutation.log").read_text(encoding="utf-8", errors="replace").splitlines()
-                failed = next(
-                    (line.partition("  at ")[2].partition(",")[0] for line in lines if " FAILED " in line), ""
-                )
-                verdict = f"noticed at {failed}" if failed else verdict
+                verdict += noticed_at(log.read_text(encoding="utf-8", errors="replace"))
         finally:
             shutil.rmtree(directory, ignore_errors=True)
         return verdict, time.monotonic() - began
+
+    def _scenario(self, directory: Path, scenario: str, log: Path, *options: str) -> int:
+        """Run the scenario of the tree at `directory` into `log`; return the exit code of tools/molecule."""
+        with log.open("wb") as stream:
+            with self._lock:
+                if self.stopping:
+                    return _STOPPED
+                process = subprocess.Popen(
+                    [directory / "tools" / "molecule", "test", "--exact", *options, scenario],
+                    cwd=directory,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stream,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+                self._processes[process.pid] = process
+            code = process.wait()
+            with self._lock:
+                del self._processes[process.pid]
+        return code
 
 
 def chosen(mutations: Sequence[Mutation], roles: Sequence[str], name: str) -> list[Mutation]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
-from molecule_runs import SCENARIOS, Outcome, UsageError, present_scenarios, scenarios_of, table
-from mutation_check import TABLE, TOP, Mutation, TableError, chosen, read_table
+from molecule_runs import SCENARIOS, Outcome, Runs, UsageError, present_scenarios, scenarios_of, table
+from mutation_check import TABLE, TOP, Mutation, TableError, chosen, noticed_at, read_table
 
 PRESENT = ["slow__variant", "slow", "quick", "slower"]
 
@@ -88,3 +90,37 @@ def test_a_mutation_that_no_longer_fits_is_an_error() -> None:
     assert chosen([mutation], ["role"], "else") == []
     with pytest.raises(TableError, match="no mutation breaks 'other'"):
         chosen([mutation], ["other"], "")
+
+
+def test_what_a_mutation_broke_is_named_by_the_step_and_its_last_task() -> None:
+    log = """INFO     [singularity > converge] Executing
+TASK [gpuops.vsphere.singularity : Write the execution control list] ***********
+changed: [gpu-vm-01]
+INFO     [singularity > converge] Executed: Successful
+INFO     [singularity > verify] Executing
+TASK [Look at the guest] *******************************************************
+TASK [Is it as wanted] *********************************************************
+fatal: [gpu-vm-01]: FAILED! => {}
+ERROR    [singularity > verify] Executed: Failed
+TASK [Destroy the guests] ******************************************************
+"""
+    assert noticed_at(log) == " at verify: Is it as wanted"
+    assert noticed_at("ERROR    [singularity > create] Executed: Failed\n") == " at create"
+    assert noticed_at("Traceback\n") == ""
+
+
+def test_a_scenario_is_ended_with_all_that_it_started_and_nobody_elses_is() -> None:
+    runs = Runs()
+    with (
+        subprocess.Popen(["sh", "-c", "sleep 600 & echo; wait"], stdout=subprocess.PIPE, start_new_session=True) as own,
+        subprocess.Popen(["sleep", "600"], start_new_session=True) as other,
+    ):
+        assert own.stdout is not None
+        own.stdout.readline()
+        runs.processes[own.pid] = own
+        runs.end(other.pid)
+        runs.end(own.pid)
+        assert own.wait() == -signal.SIGTERM
+        assert own.stdout.read() == b"", "what it started has ended too, and closed the pipe"
+        assert other.poll() is None
+        other.kill()

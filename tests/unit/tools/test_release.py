@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -90,6 +92,65 @@ def test_the_operators_gates_are_all_tests_and_cannot_be_left_out() -> None:
         [sys.executable, TOP / "tools" / "release_build.py", "--help"], capture_output=True, text=True, check=True
     )
     assert "--" not in result.stdout.replace("--help", "")
+
+
+def stand_in_make(directory: Path, *, red: str = "") -> Path:
+    """Put a `make` in the way of the real one: it notes its target and fails for `red`. Return the file of notes."""
+    notes, program = directory / "targets", directory / "bin" / "make"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$*" >> {notes}\n[ "$*" != "{red}" ]\n')
+    program.chmod(0o755)
+    return notes
+
+
+@pytest.mark.parametrize("red", [gate[1] for gate in GATES])
+def test_each_gate_is_run_and_a_red_one_stops_the_release(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, red: str
+) -> None:
+    notes = stand_in_make(tmp_path, red=red)
+    monkeypatch.setenv("PATH", f"{notes.parent / 'bin'}:{os.environ['PATH']}")
+    with pytest.raises(ReleaseError, match=f"`make {red}` failed .exit code 1.: nothing was built"):
+        Release(repository, "1.0.0").run()
+    targets = [gate[1] for gate in GATES]
+    assert notes.read_text().split() == targets[: targets.index(red) + 1]
+    assert not (repository / "build").exists()
+    assert yaml.safe_load((repository / "galaxy.yml").read_text())["version"] != "1.0.0"
+
+
+def test_with_every_gate_green_it_goes_on_to_build(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = stand_in_make(tmp_path)
+    monkeypatch.setenv("PATH", f"{notes.parent / 'bin'}:{os.environ['PATH']}")
+    Release(repository, "1.0.0").test()
+    assert notes.read_text().split() == ["lint", "unit", "integration", "molecule"]
+
+
+def test_gates_that_leave_the_tree_dirty_are_no_release(repository: Path) -> None:
+    with pytest.raises(ReleaseError, match="left the tree dirty"):
+        Release(repository, "1.0.0", (("touch", "left-over"),)).run()
+    assert not (repository / "build").exists()
+
+
+def test_the_gates_are_what_they_are_called() -> None:
+    """What `make` would run for them has every tool: a gate that tests nothing is green too."""
+    commands = subprocess.run(
+        ["make", "--dry-run", "--directory", TOP, *(gate[1] for gate in GATES)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    wanted = (
+        "ruff check",
+        "mypy",
+        "ansible-lint",
+        "tools/sanity",
+        "tests/unit",
+        "simulator/tests",
+        "tests/integration",
+    )
+    assert [text for text in (*wanted, "tools/molecule test") if text not in commands] == []
+    assert re.search(r"^tools/molecule test\s*$", commands, re.MULTILINE), "all roles, none named"
 
 
 def test_a_dirty_tree_is_refused_before_anything_runs(repository: Path) -> None:
