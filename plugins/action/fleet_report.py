@@ -7,18 +7,16 @@ from __future__ import annotations
 import pathlib
 import typing as t
 
-from ansible.plugins.action import ActionBase
+from ansible_collections.gpuops.vsphere.plugins.modules import fleet_report
+from ansible_collections.gpuops.vsphere.plugins.plugin_utils.in_controller import ModuleAction
 
 ASSETS = pathlib.Path(__file__).resolve().parents[2] / "roles" / "report" / "files" / "fleet_page"
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no types
-    """A module cannot know: it is run from an archive that holds Python only."""
+class ActionModule(ModuleAction):
+    """A module cannot know: it may be run from an archive that holds Python only."""
 
-    _supports_check_mode = True
+    program = staticmethod(fleet_report.main)
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
-        """Run the module with `assets` set."""
-        result: dict[str, t.Any] = super().run(tmp, task_vars)
-        args = {"assets": str(ASSETS), **self._task.args}
-        return {**result, **self._execute_module(module_args=args, task_vars=task_vars)}
+    def _arguments(self) -> dict[str, t.Any]:
+        return {"assets": str(ASSETS), **self._task.args}

@@ -7,18 +7,14 @@ from __future__ import annotations
 import os
 import typing as t
 
-from ansible.plugins.action import ActionBase
+from ansible_collections.gpuops.vsphere.plugins.modules import gpu_lock
+from ansible_collections.gpuops.vsphere.plugins.plugin_utils.in_controller import ModuleAction
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no types
+class ActionModule(ModuleAction):
     """A task runs in a worker; the run is the worker's parent."""
 
-    TRANSFERS_FILES = False
-    _supports_check_mode = True
+    program = staticmethod(gpu_lock.main)
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
-        """Run the module with `holder_pid`, unless the task gives one."""
-        output: dict[str, t.Any] = super().run(tmp, task_vars or {})
-        arguments = {"holder_pid": os.getppid(), **self._task.args}
-        output.update(self._execute_module("gpuops.vsphere.gpu_lock", module_args=arguments, task_vars=task_vars))
-        return output
+    def _arguments(self) -> dict[str, t.Any]:
+        return {"holder_pid": os.getppid(), **self._task.args}

@@ -53,18 +53,24 @@ def test_missing_arguments_check_run_repeat_revert(start_vcenter: StartVcenter) 
 
 
 def test_hosts_enter_at_the_same_time_with_a_constant_number_of_reads(start_vcenter: StartVcenter) -> None:
-    reads = []
-    for count in (1, 10):
-        vcenter = start_vcenter(fleet(count))
-        names = [f"esx-{number:03}.lab" for number in range(1, count + 1)]
+    counts = (1, 10, 100)
+    vcenter = start_vcenter(fleet(sum(counts)))
+    vcenter.ok("esxi_maintenance", check=True, hosts=[ONE])  # logs in
+    reads, repeated, start = [], [], 1
+    for count in counts:
+        names = [f"esx-{number:03}.lab" for number in range(start, start + count)]
+        start += count
         requests = vcenter.ok("esxi_maintenance", hosts=names)["requests"]
         assert requests.pop("EnterMaintenanceMode_Task") == count
         assert requests.pop("SetField") == 2 * count
         assert requests.pop("WaitForUpdatesEx") <= 3 * count + 3
+        requests.pop("AddCustomFieldDef", None)  # the first time
         reads.append(requests)
-        vcenter.stop()
-    assert reads[0] == reads[1]
+        repeated.append(vcenter.ok("esxi_maintenance", hosts=names)["requests"])
+    assert reads[0] == reads[1] == reads[2]
     assert reads[0]["CreateFilter"] == 1
+    assert repeated[0] == repeated[1] == repeated[2]
+    assert vcenter.counts()["logins"] == 1
 
 
 def test_what_others_began_is_left_alone(start_vcenter: StartVcenter) -> None:

@@ -144,6 +144,26 @@ def test_a_host_that_does_not_come_back_is_reported_and_waited_for_next_time(sta
     assert calls(vcenter) == 2
 
 
+def test_requests_grow_with_nothing_but_the_reboots(start_vcenter: StartVcenter) -> None:
+    counts = (1, 10, 100)
+    vcenter = start_vcenter(fleet(sum(counts)))
+    writing, reading, start = [], [], 1
+    for count in counts:
+        hosts = [f"esx-{number:03}.lab" for number in range(start, start + count)]
+        start += count
+        prepared(vcenter, *hosts)
+        requests = vcenter.ok("esxi_power", hosts=hosts)["requests"]
+        assert requests.pop("RebootHost_Task") == count
+        assert requests.pop("SetField") == count
+        assert requests.pop("WaitForUpdatesEx") <= 6 * count + 6
+        writing.append(requests)
+        reading.append(vcenter.ok("esxi_power", hosts=hosts)["requests"])
+    assert writing[0] == writing[1] == writing[2]
+    assert reading[0] == reading[1] == reading[2]
+    assert sum(reading[0].values()) <= 10
+    assert vcenter.counts()["logins"] == 1
+
+
 @pytest.mark.parametrize("nth", [1, 2])
 def test_a_dropped_connection_while_waiting_does_no_harm(start_vcenter: StartVcenter, nth: int) -> None:
     vcenter = prepared(start_vcenter(fleet(1)))

@@ -11,19 +11,27 @@ import pytest
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Stub
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import GpuOpsError
 from ansible_collections.gpuops.vsphere.plugins.modules import (
+    esxi_driver,
+    esxi_graphics,
     esxi_maintenance,
+    esxi_passthrough,
     esxi_power,
     vm_gpu,
     vm_group,
     vm_power,
 )
-from gpu_vms import TEMPLATE, fixed, machine
+from gpu_vms import TEMPLATE, V100, fixed, machine
 from in_process import run
 from pyVim.connect import Disconnect, SmartConnect
 from simulated import PASSWORD, USERNAME, StartVcenter, Vcenter, fleet
 
 ONE, TWO, VM = "esx-001.lab", "esx-002.lab", "gpu-a"
 QUICK = {"maintenance": 1, "boot": 2, "migrate": 1, "power_on": 1, "power_off": 1, "clone": 1, "reconfigure": 1}
+
+VERSION, DEPOT = "17.1", "https://depot.lab/vgpu-17.1.zip"
+AWAY = {"devices": [dict.fromkeys(("address", "class", "name")) | {"id": V100}], "enabled": False}
+SHARED = {"default_type": "sharedDirect", "devices": []} | dict.fromkeys(("assignment_policy", "restart_services"))
+DRIVER = {"state": "present", "version": VERSION, "bundle": DEPOT, "method": "patch", "package": "NVD-*"}
 
 # What is asked for at a stage, and the call of the vCenter's that it is about.
 STAGES: dict[str, tuple[Any, dict[str, Any], str]] = {
@@ -35,9 +43,25 @@ STAGES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "clone": (vm_group, {"vms": [{"name": "new", "host": TWO, "template": TEMPLATE}]}, "CloneVM_Task"),
     "reconfigure": (vm_gpu, {"vms": [{"name": VM, "gpus": [fixed()]}]}, "ReconfigVM_Task"),
     "power on": (vm_power, {"vms": [VM], "state": "on"}, "PowerOnVM_Task"),
+    "power off": (vm_power, {"vms": ["db"], "state": "off", "hard": True}, "PowerOffVM_Task"),
+    "suspend": (vm_power, {"vms": ["db"], "state": "suspended"}, "SuspendVM_Task"),
+    "delete": (vm_group, {"vms": [{"name": VM}], "state": "absent"}, "Destroy_Task"),
+    "passthrough": (
+        esxi_passthrough,
+        {"hosts": [{"name": TWO, "hardware_label": None, "missing": None, **AWAY}]},
+        "UpdatePassthruConfig",
+    ),
+    "graphics": (esxi_graphics, {"hosts": [{"name": TWO, "missing": None, **SHARED}]}, "UpdateGraphicsConfig"),
+    "driver": (
+        esxi_driver,
+        {"hosts": [{"name": ONE, "checksum": None, "guest_drivers": [], **DRIVER}]},
+        "InstallHostPatchV2_Task",
+    ),
 }
 # Stages that begin with the host in our maintenance mode.
-INSIDE = ("reboot", "leave")
+INSIDE = ("reboot", "leave", "driver")
+# Stages whose call is no task.
+AT_ONCE = ("passthrough", "graphics")
 
 
 def fault(kind: str, **fields: Any) -> dict[str, Any]:
@@ -54,7 +78,7 @@ BUSY = fault("vim.fault.InvalidState")
 
 TASKS = [name for name in STAGES if name != "read"]
 MATRIX = [
-    *((stage, "task fails", TASK_FAILS, "operation_failed") for stage in TASKS),
+    *((stage, "task fails", TASK_FAILS, "operation_failed") for stage in TASKS if stage not in AT_ONCE),
     *((stage, "connection dropped", DROPPED, "connection") for stage in TASKS),
     *((stage, "answer lost", LOST, "connection") for stage in TASKS),
     *((stage, "privilege missing", NO_PRIVILEGE, "no_permission") for stage in STAGES),
@@ -68,12 +92,13 @@ MATRIX = [
 
 
 def world() -> dict[str, Any]:
-    """Two hosts, one with an ordinary machine to move; a machine and a template to make GPU servers of."""
+    """Two hosts with a running machine each, one of which is to move; one to give GPUs to, and a template."""
     made = fleet(2, timings=QUICK)
     made["clusters"][0]["hosts"][0]["gpus"][0]["passthrough"] = True
     shape = {"firmware": "efi", "hardware_version": 21, "memory_mb": 8192}
     made["templates"] = [{"name": TEMPLATE, "folder": "templates", "host": TWO, **shape}]
-    made["vms"] = [machine("web", power="on"), machine(VM, TWO)]
+    made["vms"] = [machine("web", power="on"), machine(VM, TWO), machine("db", TWO, power="on")]
+    made["depots"] = {DEPOT: [{"version": VERSION, "vgpu_manager": VERSION}]}
     return made
 
 
@@ -120,7 +145,7 @@ def test_a_clear_error_and_then_the_next_run_converges(
     if stage in ("drain", "maintenance"):
         assert attempt(vcenter, "leave")[1] == []
     host = vcenter.host(ONE)
-    assert host["in_maintenance"] == (stage in ("read", "reboot"))
+    assert host["in_maintenance"] == (stage in ("read", "reboot", "driver"))
     assert host["connection"] == "connected"
     if not host["in_maintenance"]:
         assert host["intent"] is None

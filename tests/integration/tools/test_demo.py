@@ -25,7 +25,7 @@ class Demo:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*DEMO, *arguments], env=self.environment, capture_output=True, text=True, check=False, timeout=240
+            [*DEMO, *arguments], env=self.environment, capture_output=True, text=True, check=False, timeout=900
         )
 
     def start(self) -> subprocess.Popen[str]:
@@ -116,7 +116,7 @@ def test_secrets_are_private_and_not_in_the_output(demo: Demo) -> None:
 def test_ctrl_c_in_the_middle_is_carried_on_by_the_next_run(demo: Demo) -> None:
     process = demo.start()
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 3000
         while not (demo.lab / "state.json").exists() or "gpuops.intent" not in (demo.lab / "state.json").read_text():
             assert time.monotonic() < deadline
             assert process.poll() is None, process.communicate()[0]
@@ -139,7 +139,7 @@ def test_ctrl_c_in_the_middle_is_carried_on_by_the_next_run(demo: Demo) -> None:
 def test_a_second_demo_in_the_same_lab_is_refused(demo: Demo) -> None:
     process = demo.start()
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not (demo.lab / "ready.json").exists():
             assert time.monotonic() < deadline
             time.sleep(0.05)

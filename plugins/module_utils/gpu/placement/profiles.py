@@ -15,6 +15,7 @@ import typing as t
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import KNOWN
 
 _NAME = re.compile(r"(?:(?:grid|nvidia)_)?(?P<board>[a-z0-9]+)-(?P<size>[0-9]+)(?P<series>[abcq])")
+_MIG_BACKED = re.compile(r"(?:(?:grid|nvidia)_)?[a-z0-9]+-[1-7]-[0-9]+[a-z][a-z_.]*")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,6 +69,10 @@ class UnknownProfileError(LookupError):
 @functools.cache
 def profile(name: str) -> Profile:
     """A profile by its name, with or without vCenter's prefix (`nvidia_a100-10c`). Raises UnknownProfileError."""
+    if _MIG_BACKED.fullmatch(name.strip().lower()):
+        raise UnknownProfileError(
+            f"{name} is MIG-backed, and only time-sliced ones are placed here: choose a host for its machine yourself"
+        )
     match = _NAME.fullmatch(name.strip().lower())
     board = BOARDS.get(match["board"]) if match else None
     if match is None or board is None:

@@ -150,6 +150,29 @@ def test_no_prediction_breaks_a_rule_of_placement(wants: list[tuple[int, str]], 
         assert one.used_gb <= 40
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(["1-5", "2-10", "3-20", "4-20", "7-40"]), max_size=10))
+def test_a_gpu_in_mig_mode_takes_seven_slices_and_its_framebuffer(wants: list[str]) -> None:
+    one = a100(SLOTS[0], "multiInstanceGpu")
+    for want in wants:
+        profile = named(f"nvidia_a100-{want}c")
+        slices = sum(slot.profile.slices or 0 for slot in one.slots)
+        room = slices + (profile.slices or 0) <= 7 and one.used_gb + profile.size_gb <= 40
+        found = place({SLOTS[0]: one}, profile, "performance")
+        assert (found is not None) is room
+        if found is not None:
+            one = one.with_vgpu(profile, found[1])
+
+
+def test_mig_backed_and_time_sliced_vgpus_share_no_gpu() -> None:
+    backed, sliced = named("nvidia_a100-1-5c"), named("nvidia_a100-5c")
+    gpus = {SLOTS[0]: a100(SLOTS[0]), SLOTS[1]: a100(SLOTS[1], "multiInstanceGpu")}
+    assert place(gpus, backed, "performance") == (SLOTS[1], 0)
+    assert place(gpus, sliced, "performance") == (SLOTS[0], 0)
+    assert place({SLOTS[0]: gpus[SLOTS[0]]}, backed, "performance") is None
+    assert place({SLOTS[1]: gpus[SLOTS[1]]}, sliced, "performance") is None
+
+
 def test_the_policy_of_the_host_decides() -> None:
     profile = named("nvidia_a100-10c")
     gpus = {address: a100(address) for address in SLOTS[:2]}

@@ -213,6 +213,8 @@ def test_a_profile_that_does_not_exist_is_named_with_those_that_do() -> None:
         profile("nvidia_a100-7c")
     with pytest.raises(UnknownProfileError, match="not the name of a vGPU profile"):
         profile("fast")
+    with pytest.raises(UnknownProfileError, match=r"nvidia_a100-1-5c is MIG-backed.*choose a host for its machine"):
+        profile("nvidia_a100-1-5c")
 
 
 def test_without_ortools_answers_are_bounded_and_keep_every_rule(monkeypatch: pytest.MonkeyPatch) -> None:
