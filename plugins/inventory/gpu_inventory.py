@@ -44,9 +44,9 @@ options:
       - name: VMWARE_HOST
   port:
     description:
-      - HTTPS port of the vCenter.
-    type: int
-    default: 443
+      - HTTPS port of the vCenter. May be a template.
+    type: str
+    default: "443"
     env:
       - name: VMWARE_PORT
   username:
@@ -251,7 +251,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
             if kept and {name: kept.get(name) for name in wanted} == wanted:
                 entries: dict[str, Entry] = kept["entries"]
                 return entries
-        params = {name: self._text(name) for name in _CONNECTION}
+        params = {name: self._text(name) for name in _CONNECTION} | {"port": self._port()}
         with Client.open(ConnectionOptions.from_params(params)) as client:
             found = gather(
                 client,
@@ -277,6 +277,12 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
             except AnsibleError as error:
                 raise AnsibleParserError(f"{name}: the template cannot be evaluated: {error}") from error
         return value
+
+    def _port(self) -> int:
+        text = str(self._text("port"))
+        if not text.isdecimal():
+            raise AnsibleParserError(f"port: {text} is not a number")
+        return int(text)
 
     def _fill(self, entries: dict[str, Entry]) -> None:
         strict, filters = self.get_option("strict"), self.get_option("filters")

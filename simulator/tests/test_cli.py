@@ -82,7 +82,7 @@ def refused(capsys: pytest.CaptureFixture[str], options: list[str]) -> str:
         ({"ready_file": "absent/ready.json"}, "absent/ready.json: its directory does not exist"),
         ({"state": "absent/state.json"}, "absent/state.json: its directory does not exist"),
         ({"listen": "192.0.2.1:1"}, "cannot listen on 192.0.2.1:1: "),
-        ({"guest_key": "key.pub"}, "--guest-instance and --guest-key belong to --guest-command"),
+        ({"guest_key": "key.pub"}, "--guest-instance, --guest-key and --guest-keep belong to --guest-command"),
         ({"guest_command": "x"}, "--guest-command wants --state or --guest-instance, to clean up after a crash"),
         ({"guest_command": "x", "guest_instance": "My_Lab"}, "--guest-instance 'My_Lab': use 1 to 40 lower-case"),
         ({"guest_command": "x", "guest_instance": "lab", "guest_key": "absent"}, "absent: No such file or directory"),
