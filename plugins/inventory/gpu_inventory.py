@@ -75,7 +75,7 @@ options:
     description:
       - PEM file with the CA certificates, or the server's own certificate, that are trusted instead of the system's.
         May be a template.
-    type: path
+    type: str
     env:
       - name: VMWARE_CA_FILE
   thumbprint:
@@ -182,6 +182,7 @@ groups:
 """
 
 import typing as t
+from pathlib import Path
 
 from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
@@ -252,6 +253,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
                 entries: dict[str, Entry] = kept["entries"]
                 return entries
         params = {name: self._text(name) for name in _CONNECTION} | {"port": self._port()}
+        if params["ca_file"]:
+            # Not an option of type path: that would take a template for a relative path.
+            params["ca_file"] = str(Path(params["ca_file"]).expanduser().absolute())
         with Client.open(ConnectionOptions.from_params(params)) as client:
             found = gather(
                 client,
