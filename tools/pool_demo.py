@@ -2,8 +2,8 @@
 """The demo behind `make demo-pool`: from nothing to a GPU pool on real guests, and one job in a container on it.
 
 Starts the simulator with the model of inventories/lab_pool, runs the playbooks that an operator runs, and then types
-what a researcher types. `make demo-down` ends it. Needs root and Debian or Ubuntu: where guests cannot run, it says so in
-one line.
+what a researcher types. `make demo-down` ends it. Needs root and Debian or Ubuntu; where guests cannot run, one line
+says so.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lab_up import BOOT_TIMEOUT_S, get_ready, guests_of
 INVENTORY = "inventories/lab_pool"
 PLAYBOOKS = ("playbooks/site.yml", "playbooks/pool.yml")
 JOB = "gpurun run -n 1 -p 0.5 --image hello -- sh -c"
-SCRIPT = 'cat /hello; echo "$(id -un) on $(hostname), GPU $CUDA_VISIBLE_DEVICES:"; ls -l /dev/nvidia*'
+SCRIPT = 'cat /hello; echo "$USER on $(hostname), GPU $CUDA_VISIBLE_DEVICES:"; ls -l /dev/nvidia*'
 
 
 def write_model(lab: Lab) -> list[list[str]]:

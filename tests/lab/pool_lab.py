@@ -125,7 +125,7 @@ class Ledger:
     def work(name: str, seconds: int) -> str:
         """What a job does: it computes something for a while, and puts the result into place in one step."""
         return (
-            f"sleep {seconds}; cd /home/$(id -un)/results && echo {name} | sha256sum > {name}.$SLURM_RESTART_COUNT.new"
+            f"sleep {seconds}; cd $HOME/results && echo {name} | sha256sum > {name}.$SLURM_RESTART_COUNT.new"
             f" && mv {name}.$SLURM_RESTART_COUNT.new {name}"
         )
 
