@@ -20,7 +20,7 @@ demo-down: ## Stop the demo's simulator and remove what the demo made
 	@if [ -x $(BIN)/python ]; then $(BIN)/python tools/demo.py down; else echo "==> nothing to stop"; fi
 
 .PHONY: demo-pool
-demo-pool: controller ## From nothing to a GPU pool and a job on it, on real guests: root and podman needed (MINUTES)
+demo-pool: controller ## From nothing to a GPU pool and a job on it, on real guests: root and podman needed (5 minutes; first run: 10)
 	@$(BIN)/python tools/pool_demo.py -- $(ARGS)
 
 .PHONY: lab-up
@@ -36,7 +36,7 @@ lab-guests: test-env ## Real guests under tools/guest and the simulator (root an
 	$(PYTEST) tests/lab/test_guest.py tests/lab/test_simulator_guests.py
 
 .PHONY: lab-test
-lab-test: test-env ## A GPU pool from nothing, grown, shrunk and hurt under load (root and podman needed; MINUTES)
+lab-test: test-env ## A GPU pool from nothing, grown, shrunk and hurt under load (root and podman needed; 15 minutes)
 	@tools/guest setup >/dev/null
 	$(PYTEST) tests/lab/test_pool.py
 

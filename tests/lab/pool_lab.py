@@ -17,12 +17,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from demo import Lab, playbook_environment, run_guest
+from pool_demo import INVENTORY, ssh
+
 TOP = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(TOP / "tools"))
-
-from demo import Lab, playbook_environment, run_guest  # noqa: E402  # tools are no package
-from pool_demo import INVENTORY, ssh  # noqa: E402
-
 TIME_SCALE = 60
 IMAGE = "/home/images/hello.sif"
 
