@@ -19,6 +19,10 @@ demo: controller ## Converge the talk's GPU cluster on the simulator (first run:
 demo-down: ## Stop the demo's simulator and remove what the demo made
 	@if [ -x $(BIN)/python ]; then $(BIN)/python tools/demo.py down; else echo "==> nothing to stop"; fi
 
+.PHONY: demo-pool
+demo-pool: controller ## From nothing to a GPU pool and a job on it, on real guests: root and podman needed (5 minutes; first run: 10)
+	@$(BIN)/python tools/pool_demo.py -- $(ARGS)
+
 .PHONY: lab-up
 lab-up: controller ## The demo's lab with real guests: root and podman needed (first run: 5 minutes; again: 1)
 	@$(BIN)/python tools/lab_up.py -- $(ARGS)
@@ -30,6 +34,11 @@ lab-down: demo-down ## Stop the lab; nothing of it stays, no container, mount, p
 lab-guests: test-env ## Real guests under tools/guest and the simulator (root and podman needed; 4 minutes)
 	@tools/guest setup >/dev/null
 	$(PYTEST) tests/lab/test_guest.py tests/lab/test_simulator_guests.py
+
+.PHONY: lab-test
+lab-test: test-env ## A GPU pool from nothing, grown, shrunk and hurt under load (root and podman needed; 15 minutes)
+	@tools/guest setup >/dev/null
+	$(PYTEST) tests/lab/test_pool.py
 
 .PHONY: test
 test: lint unit integration ## Lint, sanity, unit and integration tests (under 15 minutes)

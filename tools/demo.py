@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 TOP = Path(__file__).resolve().parent.parent
+LAB = TOP / "inventories" / "lab"
 GUEST = TOP / "tools" / "guest"
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 90  # a simulator with guests removes them first
@@ -48,6 +49,8 @@ class Lab:
         self.instance_file = directory / "instance"
         """Whose guests the simulator's are, in a lab that has real ones (tools/lab_up.py)."""
         self.key_file = directory / "guest_key"
+        self.model_file = directory / "model.yml"
+        """The vCenter's model, in a lab that has one of its own (tools/pool_demo.py)."""
 
     def prepare(self) -> None:
         """Make the directory and a password that only this user can read."""
@@ -84,7 +87,7 @@ class Lab:
             command = [
                 str(TOP / ".venv" / "bin" / "vsphere-simulator"),
                 "serve",
-                *("--model", str(TOP / "inventories" / "lab" / "model.yml")),
+                *("--model", str(self.model_file if self.model_file.exists() else LAB / "model.yml")),
                 *("--listen", "127.0.0.1:0"),
                 *("--username", "administrator@vsphere.local"),
                 *("--password-file", str(self.password_file)),
@@ -133,7 +136,8 @@ class Lab:
         if instance is None:
             return []
         key = str(self.key_file.with_suffix(".pub"))
-        return ["--guest-command", str(GUEST), "--guest-instance", instance, "--guest-key", key]
+        words = ["--guest-command", str(GUEST), "--guest-instance", instance, "--guest-key", key]
+        return [*words, "--guest-keep"] if self.model_file.exists() else words
 
     def remove_guests(self) -> None:
         """Remove what is left of the lab's guests, also when its simulator has been killed."""
@@ -159,14 +163,24 @@ def run_guest(*words: str) -> dict[str, Any]:
 
 def run_site(lab: Lab, extra: list[str]) -> int:
     """Run site.yml on the lab inventory and return its exit code; the output is the user's."""
-    environment = os.environ | {
+    return run_playbook(lab, "playbooks/site.yml", "inventories/lab", extra)
+
+
+def playbook_environment(lab: Lab) -> dict[str, str]:
+    """The environment in which Ansible finds the lab."""
+    return os.environ | {
         "GPUOPS_LAB_DIR": str(lab.directory),
         "ANSIBLE_CONFIG": str(TOP / "ansible.cfg"),
+        "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true",
         "PATH": f"{TOP / '.venv' / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
     }
-    command = ["ansible-playbook", "playbooks/site.yml", "-i", "inventories/lab", *extra]
+
+
+def run_playbook(lab: Lab, playbook: str, inventory: str, extra: list[str]) -> int:
+    """Run a playbook of the project and return its exit code; the output is the user's."""
+    command = ["ansible-playbook", playbook, "-i", inventory, *extra]
     print("==> " + " ".join(command), flush=True)
-    process = subprocess.Popen(command, cwd=TOP, env=environment)
+    process = subprocess.Popen(command, cwd=TOP, env=playbook_environment(lab))
     while True:
         try:
             return process.wait()

@@ -15,6 +15,7 @@ import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,14 @@ def make_key(lab: Lab) -> None:
             raise DemoError(f"ssh-keygen: {problem.stderr.strip()}") from None
 
 
-def get_ready(lab: Lab) -> None:
-    """Have all that guests need; DemoError in one line where they cannot be had."""
+def get_ready(lab: Lab, images: Sequence[Sequence[str]] = ((),)) -> None:
+    """Have all that guests need, images with these packages; DemoError in one line where they cannot be had."""
     if lab.running_pid() is not None and lab.instance() is None:
         raise DemoError(f"the demo's simulator runs in {lab.directory}, without guests; `make demo-down` stops it")
     run_guest("setup")
-    print("==> the guests' image (built at the first time: a minute or two)", flush=True)
-    run_guest("image", "build")
+    for packages in images:
+        print("==> the guests' image (built at the first time: a minute or two)", flush=True)
+        run_guest("image", "build", *(word for name in packages for word in ("--package", name)))
     make_key(lab)
     digest = hashlib.sha256(str(lab.directory.resolve()).encode()).hexdigest()[:10]
     lab.instance_file.write_text(f"lab-{digest}\n", encoding="utf-8")

@@ -44,9 +44,9 @@ options:
       - name: VMWARE_HOST
   port:
     description:
-      - HTTPS port of the vCenter.
-    type: int
-    default: 443
+      - HTTPS port of the vCenter. May be a template.
+    type: str
+    default: "443"
     env:
       - name: VMWARE_PORT
   username:
@@ -75,7 +75,7 @@ options:
     description:
       - PEM file with the CA certificates, or the server's own certificate, that are trusted instead of the system's.
         May be a template.
-    type: path
+    type: str
     env:
       - name: VMWARE_CA_FILE
   thumbprint:
@@ -182,6 +182,7 @@ groups:
 """
 
 import typing as t
+from pathlib import Path
 
 from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
@@ -251,7 +252,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
             if kept and {name: kept.get(name) for name in wanted} == wanted:
                 entries: dict[str, Entry] = kept["entries"]
                 return entries
-        params = {name: self._text(name) for name in _CONNECTION}
+        params = {name: self._text(name) for name in _CONNECTION} | {"port": self._port()}
+        if params["ca_file"]:
+            # Not an option of type path: that would take a template for a relative path.
+            params["ca_file"] = str(Path(params["ca_file"]).expanduser().absolute())
         with Client.open(ConnectionOptions.from_params(params)) as client:
             found = gather(
                 client,
@@ -277,6 +281,12 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
             except AnsibleError as error:
                 raise AnsibleParserError(f"{name}: the template cannot be evaluated: {error}") from error
         return value
+
+    def _port(self) -> int:
+        text = str(self._text("port"))
+        if not text.isdecimal():
+            raise AnsibleParserError(f"port: {text} is not a number")
+        return int(text)
 
     def _fill(self, entries: dict[str, Entry]) -> None:
         strict, filters = self.get_option("strict"), self.get_option("filters")

@@ -86,7 +86,7 @@ def refused(capsys: pytest.CaptureFixture[str], options: list[str]) -> str:
         ({"ready_file": "/"}, "/: is a directory; name a file in it"),
         ({"state": "/"}, "/: is a directory; name a file in it"),
         ({"listen": "192.0.2.1:1"}, "cannot listen on 192.0.2.1:1: Cannot assign requested address"),
-        ({"guest_key": "key.pub"}, "--guest-instance and --guest-key belong to --guest-command"),
+        ({"guest_key": "key.pub"}, "--guest-instance, --guest-key and --guest-keep belong to --guest-command"),
         ({"guest_command": "x"}, "--guest-command wants --state or --guest-instance, to clean up after a crash"),
         ({"guest_command": "x", "guest_instance": "My_Lab"}, "--guest-instance 'My_Lab': use 1 to 40 lower-case"),
         ({"guest_command": "x", "guest_instance": "lab", "guest_key": "absent"}, "absent: No such file or directory"),

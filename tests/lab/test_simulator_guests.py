@@ -249,7 +249,8 @@ def test_lab_up_and_down(tmp_path: Path) -> None:
     until(lambda: left_of(instance) == [], "nothing is left", 20.0)
 
 
-def test_without_podman_lab_up_says_so_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", ["lab_up.py", "pool_demo.py"])
+def test_without_podman_a_lab_says_so_in_one_line(tmp_path: Path, program: str) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "python3").symlink_to(sys.executable)
@@ -257,8 +258,9 @@ def test_without_podman_lab_up_says_so_in_one_line(tmp_path: Path) -> None:
     env = shutil.which("env")
     assert env is not None
     (tools / "env").symlink_to(env)
-    said = subprocess.run(LAB, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    command = [sys.executable, str(TOP / "tools" / program)]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert said.returncode == 1
     assert (said.stdout, said.stderr.count("\n")) == ("", 1)
-    assert said.stderr.startswith("tools/lab_up.py: guest: this is not a Debian or Ubuntu host; install by hand: ")
+    assert said.stderr.startswith(f"tools/{program}: guest: this is not a Debian or Ubuntu host; install by hand: ")
     assert not (tmp_path / "lab" / "simulator.pid").exists()

@@ -88,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--state", type=pathlib.Path, metavar="FILE", help="JSON state, kept up to date and resumed from")
     run.add_argument("--guest-command", metavar="CMD", help="makes real guests for machines whose model has `guest`")
     run.add_argument("--guest-instance", metavar="NAME", help="whose guests they are (default: made from --state)")
+    run.add_argument(
+        "--guest-keep", action="store_true", help="guests outlive a killed simulator, and its successor takes them over"
+    )
     run.add_argument("--guest-key", type=pathlib.Path, metavar="FILE", help="public key that may log in to guests")
     run.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="warning")
 
@@ -222,8 +225,8 @@ _INSTANCE = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 def _guest_command(options: argparse.Namespace) -> GuestCommand | None:
     """What makes guests; its instance must be the same after a crash, so that the next start finds what is left."""
     if options.guest_command is None:
-        if options.guest_instance is not None or options.guest_key is not None:
-            raise UsageError("--guest-instance and --guest-key belong to --guest-command")
+        if options.guest_instance is not None or options.guest_key is not None or options.guest_keep:
+            raise UsageError("--guest-instance, --guest-key and --guest-keep belong to --guest-command")
         return None
     instance = options.guest_instance
     if instance is None:
@@ -232,7 +235,7 @@ def _guest_command(options: argparse.Namespace) -> GuestCommand | None:
         instance = "sim-" + hashlib.sha256(str(options.state.resolve()).encode()).hexdigest()[:12]
     if not _INSTANCE.fullmatch(instance):
         raise UsageError(f"--guest-instance {instance!r}: use 1 to 40 lower-case letters, digits and hyphens")
-    return GuestCommand(options.guest_command, instance, _public_keys(options.guest_key))
+    return GuestCommand(options.guest_command, instance, _public_keys(options.guest_key), keep=options.guest_keep)
 
 
 def _public_keys(path: pathlib.Path | None) -> tuple[str, ...]:

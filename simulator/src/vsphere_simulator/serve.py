@@ -82,7 +82,7 @@ async def serve(settings: Settings, prepare: Callable[[Settings], Prepared]) -> 
             await server.start(settings.host, settings.port)
             if guests is not None and site is not None:
                 site.guests = guests
-                guests.begin(vm for vm in world.objects.values() if isinstance(vm, VirtualMachine))
+                await guests.begin(vm for vm in world.objects.values() if isinstance(vm, VirtualMachine))
             state = _follow(world, settings, dump)
             _announce(settings, server, tls)
             await stop.wait()
@@ -100,7 +100,7 @@ async def serve(settings: Settings, prepare: Callable[[Settings], Prepared]) -> 
 
 
 async def _guests(settings: Settings) -> Guests | None:
-    """Take charge of the guests, and remove what a killed simulator has left."""
+    """Take charge of the guests, those that a killed simulator has left too."""
     if settings.guests is None:
         return None
     guests = Guests(settings.guests)

@@ -56,12 +56,12 @@ def lab(serve: t.Callable[..., Served], stand_in: StandIn, tmp_path: pathlib.Pat
     return start(serve, stand_in, tmp_path)
 
 
-def start(serve: t.Callable[..., Served], stand_in: StandIn, directory: pathlib.Path) -> Served:
+def start(serve: t.Callable[..., Served], stand_in: StandIn, directory: pathlib.Path, *more: str) -> Served:
     """Start a simulator with guests; the state file is the same each time."""
     key = directory / "key.pub"
     key.write_text(KEY + "\n")
     options = ("--guest-command", str(stand_in.path), "--guest-key", str(key))
-    return serve(MODEL, *options, "--state", str(directory / "state.json"))
+    return serve(MODEL, *options, "--state", str(directory / "state.json"), *more)
 
 
 def vm_of(lab: Served, name: str = "GPU VM_1") -> t.Any:
@@ -313,6 +313,30 @@ def test_what_a_killed_simulator_leaves_goes_at_the_next_start(
     assert third.process.returncode == 0
     assert stand_in.guests() == {}
     assert stand_in.actions()[-1] == "cleanup"
+
+
+def test_guests_that_are_kept_outlive_a_killed_simulator_and_follow_the_next_one(
+    serve: t.Callable[..., Served], stand_in: StandIn, tmp_path: pathlib.Path
+) -> None:
+    first = start(serve, stand_in, tmp_path, "--guest-keep")
+    vm = vm_of(first)
+    powered_on(first, vm)
+    assert "owner_pid" not in stand_in.requests()[0]
+    WaitForTask(vm.Rename_Task("renamed"), first.client)
+    until(lambda: '"renamed"' in (tmp_path / "state.json").read_text(), "the state is written")
+    first.kill()
+    (orphan,) = (path.parent for path in stand_in.directory.glob("guests/*/*"))
+    (orphan / "gone.vm-999").write_text('{"name": "gone.vm-999", "state": "running"}')
+
+    second = start(serve, stand_in, tmp_path, "--guest-keep")
+    vm = vm_of(second, "renamed")
+    until(lambda: vm.guest.ipAddress, "the guest is found")
+    assert stand_in.guests() == {"GPU-VM_1." + vm._moId: "running"}
+    assert stand_in.actions().count("create") == 1
+    WaitForTask(vm.PowerOffVM_Task(), second.client)
+    assert list(stand_in.guests().values()) == ["stopped"]
+    second.stop()
+    assert stand_in.guests() == {}
 
 
 def test_stopping_ends_what_runs_and_removes_all(lab: Served, stand_in: StandIn) -> None:

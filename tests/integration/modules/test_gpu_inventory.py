@@ -131,6 +131,7 @@ def test_filters_names_and_constructed_groups(site: Vcenter, load: Load) -> None
         ({"port": 1}, "refuses connections"),
         ({"hostname": "vcenter.invalid"}, "cannot be resolved"),
         ({"ca_file": "/nowhere.pem"}, "cannot be read"),
+        ({"port": "{{ 'https' }}"}, "port: https is not a number"),
         ({"duplicate_names": "fail"}, "called twin"),
         ({"filters": ["nothing.like_that"], "strict": True}, "filters: nothing.like_that"),
         ({"hostnames": ["1 / 0"], "strict": True}, "hostnames: 1 / 0"),
@@ -144,6 +145,15 @@ def test_mistakes_say_what_to_do(site: Vcenter, load: Load, more: dict[str, Any]
         load(site, **more)
     assert message in str(caught.value)
     assert PASSWORD not in str(caught.value)
+
+
+def test_where_the_vcenter_is_and_how_it_is_trusted_may_be_templates(site: Vcenter, load: Load, tmp_path: Path) -> None:
+    options = {name: value for name, value in site.options().items() if name in ("hostname", "port", "ca_file")}
+    (tmp_path / "ready.json").write_text(json.dumps(options))
+    ready = f"lookup('ansible.builtin.file', '{tmp_path}/ready.json') | from_json"
+    found = load(site, **{name: f"{{{{ ({ready}).{name} }}}}" for name in options})
+    assert set(options) == {"hostname", "port", "ca_file"}
+    assert "trainer" in found.hosts
 
 
 def test_the_cache_answers_for_the_vcenter_until_it_is_refreshed(site: Vcenter, load: Load, tmp_path: Path) -> None:

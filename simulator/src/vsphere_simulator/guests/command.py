@@ -44,7 +44,7 @@ class Entry:
 class GuestCommand:
     """Runs the guest command for one instance, a few at a time; never blocks the event loop."""
 
-    def __init__(self, line: str, instance: str, keys: tuple[str, ...] = ()) -> None:
+    def __init__(self, line: str, instance: str, keys: tuple[str, ...] = (), *, keep: bool = False) -> None:
         try:
             self._words = shlex.split(line)
         except ValueError as problem:
@@ -52,6 +52,8 @@ class GuestCommand:
         if not self._words:
             raise GuestCommandError("the command is empty")
         self.instance = instance
+        self.keep = keep
+        """Guests outlive a simulator that is killed, and the next one takes them over."""
         self._keys = keys
         self._free = asyncio.Semaphore(_AT_ONCE)
 
@@ -59,7 +61,9 @@ class GuestCommand:
         """Make a guest and wait until it is up. `recipe` has image, volumes, environment and authorized_keys."""
         keys = [*self._keys, *recipe["authorized_keys"]]
         guest = {**recipe, "name": name, "hostname": hostname, "authorized_keys": keys}
-        request = {"instance": self.instance, "owner_pid": os.getpid(), "guests": [guest]}
+        request = {"instance": self.instance, "guests": [guest]}
+        if not self.keep:
+            request["owner_pid"] = os.getpid()
         return _entry(await self._run("create", given=json.dumps(request), seconds=_CREATE_S), name)
 
     async def act(self, action: str, name: str) -> Entry:
@@ -70,6 +74,11 @@ class GuestCommand:
     async def look(self, name: str) -> Entry:
         """What state a guest is in."""
         return _entry(await self._run("list", "--instance", self.instance), name)
+
+    async def names(self) -> list[str]:
+        """All guests of the instance, whoever has made them."""
+        answer = await self._run("list", "--instance", self.instance)
+        return [str(item.get("name")) for item in answer.get("guests") or () if isinstance(item, dict)]
 
     async def cleanup(self) -> None:
         """Remove all guests of the instance, whoever has made them."""

@@ -28,7 +28,7 @@ class Guests:
         self._claim: socket.socket | None = None
 
     async def open(self) -> None:
-        """Claim the instance and remove what a dead simulator has left of it.
+        """Claim the instance; remove what a dead simulator has left of it, unless guests are kept.
 
         Raises GuestCommandError when another simulator has the instance, or when the command fails.
         """
@@ -41,7 +41,8 @@ class Guests:
             raise GuestCommandError(f"another simulator has the guests of instance {self._command.instance}") from None
         self._claim = claim
         try:
-            await self._command.cleanup()
+            if not self._command.keep:
+                await self._command.cleanup()
         except (GuestCommandError, TimeoutError) as problem:
             self._release()
             raise GuestCommandError(str(problem) or "the clean-up at the start was not done in time") from None
@@ -75,10 +76,18 @@ class Guests:
         if (keeper := self.of(vm)) is not None:
             keeper.follow()
 
-    def begin(self, machines: Iterable[VirtualMachine]) -> None:
-        """Start the guests of machines that are on already."""
+    async def begin(self, machines: Iterable[VirtualMachine]) -> None:
+        """Start the guests of machines that are on already; take over those that are kept, remove what has no machine.
+
+        Raises GuestCommandError.
+        """
+        left = {name.rpartition(".")[2]: name for name in (await self._command.names() if self._command.keep else ())}
         for vm in machines:
+            if vm.moid in left and (keeper := self.of(vm)) is not None:
+                keeper.take_over(left.pop(vm.moid))
             self.follow(vm)
+        for name in left.values():
+            await self._command.act("destroy", name)
 
     def entry(self, vm: VirtualMachine) -> Entry | None:
         """What the machine's guest is, while it is up."""

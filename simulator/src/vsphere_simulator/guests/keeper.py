@@ -92,6 +92,11 @@ class Keeper:
         elif self._step is not None and self._doing in _STARTING and self._wanted != "running":
             self._step.cancel()  # nobody waits for a boot that is not wanted any more
 
+    def take_over(self, name: str) -> None:
+        """Go on with the guest that another simulator has left; what state it is in is looked at first."""
+        self.name = name
+        self._actual = "unknown"
+
     def restart(self) -> None:
         """Let the guest restart."""
         self._restart = True

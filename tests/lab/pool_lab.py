@@ -1,0 +1,179 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A GPU pool in a lab of its own: brought up by the demo, its playbooks and its jobs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from demo import Lab, playbook_environment, run_guest
+from pool_demo import INVENTORY, ssh
+
+TOP = Path(__file__).resolve().parents[2]
+TIME_SCALE = 60
+IMAGE = "/home/images/hello.sif"
+
+
+def until(condition: Callable[[], object], what: str, timeout_s: float = 180.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
+        time.sleep(0.5)
+
+
+class PoolLab:
+    """The lab of one test."""
+
+    def __init__(self, directory: Path) -> None:
+        self.lab = Lab(directory)
+        self.environment = playbook_environment(self.lab)
+        self.log = directory.parent / "playbooks.log"
+
+    def demo(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(TOP / "tools" / words[0]), *words[1:]]
+        return subprocess.run(
+            command,
+            env=self.environment,
+            cwd=TOP,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def begin(self, playbook: str, **variables: Any) -> subprocess.Popen[str]:
+        """Start a playbook, in a process group of its own."""
+        command = ["ansible-playbook", f"playbooks/{playbook}", "-i", INVENTORY, "-e", json.dumps(variables)]
+        return subprocess.Popen(
+            command,
+            env=self.environment,
+            cwd=TOP,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def play(self, playbook: str, **variables: Any) -> str:
+        """Run a playbook to its end; its output."""
+        process = self.begin(playbook, **variables)
+        output, _ = process.communicate()
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write(output)
+        assert process.returncode == 0, output[-6000:]
+        return output
+
+    def guests(self) -> dict[str, dict[str, Any]]:
+        """The guests by host name."""
+        found = run_guest("list", "--instance", self.lab.instance() or "")["guests"]
+        return {guest["hostname"]: guest for guest in found}
+
+    def words(self, user: str, machine: str, command: str) -> list[str]:
+        return ssh(self.lab, user, self.guests()[machine]["address"], command)
+
+    def on(self, machine: str, command: str, user: str = "root") -> str:
+        """Run a command on a machine; what it prints."""
+        done = subprocess.run(
+            self.words(user, machine, command), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{machine}: {command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def nodes(self, controller: str = "pool-01") -> dict[str, str]:
+        """The state of each node, as one of the controllers sees it."""
+        nodes = json.loads(self.on(controller, "scontrol show nodes --json"))["nodes"]
+        return {node["name"]: " ".join(node["state"]) for node in nodes}
+
+    def kill_simulator(self) -> None:
+        pid = self.lab.running_pid()
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: self.lab.running_pid() is None, "the simulator is gone")
+
+
+class Ledger:
+    """The jobs that were submitted: what each must leave behind, and what accounting must say of it."""
+
+    def __init__(self, pool: PoolLab) -> None:
+        self.pool = pool
+        self.batch: dict[str, tuple[str, str]] = {}
+        """Number of a batch job -> user and name."""
+        self.runs: list[tuple[str, str, subprocess.Popen[str]]] = []
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def _name(self, kind: str) -> str:
+        with self._lock:
+            self._count += 1
+            return f"{kind}-{self._count:03}"
+
+    @staticmethod
+    def work(name: str, seconds: int) -> str:
+        """What a job does: it computes something for a while, and puts the result into place in one step."""
+        return (
+            f"sleep {seconds}; cd $HOME/results && echo {name} | sha256sum > {name}.$SLURM_RESTART_COUNT.new"
+            f" && mv {name}.$SLURM_RESTART_COUNT.new {name}"
+        )
+
+    def submit(self, user: str, client: str, fractions: Sequence[int], seconds: int) -> None:
+        """Queue batch jobs of so many tenths of a GPU, in one go."""
+        lines = ["mkdir -p ~/results; cd ~/results"]
+        names = []
+        for tenths in fractions:
+            name = self._name("batch")
+            inner = shlex.quote(self.work(name, seconds))
+            script = f"apptainer exec --bind /home {IMAGE} sh -c {inner}"
+            gres = "gpu:1" if tenths == 10 else f"shard:{tenths}"
+            lines.append(f"sbatch --parsable --requeue --output=/dev/null --gres={gres} --wrap {shlex.quote(script)}")
+            names.append(name)
+        numbers = self.pool.on(client, "\n".join(lines), user=user).split()
+        assert len(numbers) == len(names)
+        self.batch |= {number: (user, name) for number, name in zip(numbers, names, strict=True)}
+
+    def run(self, user: str, client: str, fraction: str, seconds: int) -> None:
+        """Begin a job by gpurun; it ends by itself."""
+        name = self._name("run")
+        inner = shlex.quote(self.work(name, seconds))
+        command = f"mkdir -p ~/results; gpurun run -n 1 -p {fraction} --image hello -- sh -c {inner}"
+        words = self.pool.words(user, client, command)
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self.runs.append((user, name, process))
+
+    def settle(self, timeout_s: float) -> None:
+        """Wait until no job is left."""
+        for _, name, process in self.runs:
+            output, _ = process.communicate(timeout=timeout_s)
+            assert process.returncode == 0, f"{name}: {output}"
+        until(lambda: not self.pool.on("pool-01", "squeue --noheader"), "the queue is empty", timeout_s)
+
+    def check(self) -> None:
+        """Every job has ended well once, and left its one result; there is no other job and no other result."""
+        text = self.pool.on("pool-01", "sacct --allusers --allocations --noheader --parsable2 --format=JobID,State")
+        states = dict(line.split("|") for line in text.splitlines())
+        bad = {number: states.get(number) for number in self.batch if states.get(number) != "COMPLETED"}
+        assert not bad
+        others = {number: state for number, state in states.items() if number not in self.batch}
+        assert set(others.values()) <= {"COMPLETED"}
+        wanted = {(user, name) for user, name in self.batch.values()} | {(user, name) for user, name, _ in self.runs}
+        found = {
+            (user, path.name): path.read_text().split()[0]
+            for user in ("alice", "bob")
+            for path in (self.pool.lab.directory / "home" / user / "results").iterdir()
+            if not path.name.endswith(".new")
+        }
+        assert set(found) == wanted
+        assert found == {(user, name): hashlib.sha256(f"{name}\n".encode()).hexdigest() for user, name in wanted}

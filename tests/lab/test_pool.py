@@ -1,0 +1,116 @@
+# Copyright: the gpuops.vsphere contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A GPU pool from nothing, grown, shrunk and hurt under load: every job ends with exactly one correct result.
+
+Slurm, Apptainer, the guests and the playbooks are real; GPUs are device files that stand in for them, so that Slurm's
+counting of fractions is tested here, not what a GPU does with them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pool_lab import TIME_SCALE, Ledger, PoolLab, until
+
+MISSING = [name for name in ("podman", "mmdebstrap", "ssh") if shutil.which(name) is None]
+pytestmark = [
+    pytest.mark.guests,
+    pytest.mark.skipif(os.geteuid() != 0, reason="guests need root"),
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (tools/guest setup)"),
+]
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Iterator[PoolLab]:
+    """A lab brought up as a newcomer does it."""
+    # Homes of the pool's users are in it.
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(0o711)
+    found = PoolLab(tmp_path / "lab")
+    with contextlib.ExitStack() as stack:
+        stack.callback(found.demo, "demo.py", "down")
+        begun = found.demo("pool_demo.py", "--time-scale", str(TIME_SCALE))
+        assert begun.returncode == 0, begun.stdout[-6000:] + begun.stderr
+        assert "hello from a container of hello\n" in begun.stdout
+        yield found
+
+
+def test_no_job_is_lost(pool: PoolLab) -> None:
+    ledger = Ledger(pool)
+
+    # from both clients, fractions and whole GPUs, in containers
+    ledger.run("alice", "ws-01", "0.5", 5)
+    ledger.run("bob", "ws-02", "0.3", 5)
+    ledger.run("bob", "ws-02", "1", 5)
+    ledger.submit("alice", "ws-01", [5, 5, 3, 10], 15)
+    ledger.submit("bob", "ws-02", [2, 7, 10, 5], 15)
+    ledger.settle(180)
+
+    grow(pool, ledger)
+    lose_a_server_daemon(pool, ledger)
+    lose_the_primary(pool, ledger)
+    lose_the_vcenter(pool, ledger)
+    shrink(pool, ledger)
+
+    ledger.settle(300)
+    ledger.check()
+
+
+def grow(pool: PoolLab, ledger: Ledger) -> None:
+    """One server more, under load, by a playbook that is killed half-way and run again."""
+    ledger.submit("alice", "ws-01", [5] * 6, 20)
+    killed = pool.begin("expand.yml", gpu_fleet_pool_size=1)
+    until(lambda: "gpu-pool-01" in pool.guests(), "the new machine is there")
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    output = pool.play("expand.yml", gpu_fleet_pool_size=1)
+    assert "PLAN" in output
+    assert set(pool.nodes()) == {"gpu-01", "gpu-02", "gpu-pool-01"}
+    where = pool.on("ws-02", "srun --nodelist=gpu-pool-01 --gres=shard:1 hostname", user="bob")
+    assert where.split() == ["gpu-pool-01"]
+
+
+def lose_a_server_daemon(pool: PoolLab, ledger: Ledger) -> None:
+    """A server's daemons die: it is down, its jobs run again elsewhere, and it comes back by itself."""
+    ledger.submit("bob", "ws-02", [10] * 6, 10)
+    until(lambda: pool.on("pool-01", "squeue --noheader --nodelist=gpu-02 --states=RUNNING"), "gpu-02 has work")
+    pool.on("gpu-02", "pkill -9 slurm")
+    until(lambda: "DOWN" in pool.nodes()["gpu-02"], "gpu-02 is down")
+    pool.on("gpu-02", "systemctl reset-failed slurmd; systemctl start slurmd")
+    until(lambda: "DOWN" not in pool.nodes()["gpu-02"], "gpu-02 is back")
+
+
+def lose_the_primary(pool: PoolLab, ledger: Ledger) -> None:
+    """The primary controller dies: the standby takes over, jobs go on and are taken; then the primary is back."""
+    ledger.submit("alice", "ws-01", [5] * 4, 15)
+    pool.on("pool-01", "pkill -9 slurmctld")
+    until(lambda: "pool-02) is UP" in pool.on("ws-01", "scontrol ping || true"), "the standby answers")
+    until(lambda: pool.on("ws-01", "squeue --noheader --states=all || true"), "the standby has taken over")
+    ledger.run("bob", "ws-02", "0.2", 2)
+    pool.on("pool-01", "systemctl reset-failed slurmctld; systemctl start slurmctld")
+    until(lambda: "pool-01) is UP" in pool.on("ws-01", "scontrol ping || true"), "the primary is back")
+
+
+def lose_the_vcenter(pool: PoolLab, ledger: Ledger) -> None:
+    """The vCenter dies and comes back: machines and jobs do not notice."""
+    ledger.submit("bob", "ws-02", [3] * 4, 10)
+    before = {name: guest["container"] for name, guest in pool.guests().items()}
+    pool.kill_simulator()
+    ledger.run("alice", "ws-01", "0.5", 2)
+    pool.lab.start(TIME_SCALE)
+    assert {name: guest["container"] for name, guest in pool.guests().items()} == before
+
+
+def shrink(pool: PoolLab, ledger: Ledger) -> None:
+    """One server less, under load: its jobs end first, then it leaves Slurm, then its machine is deleted."""
+    ledger.submit("alice", "ws-01", [10] * 9, 10)
+    until(lambda: pool.on("pool-01", "squeue --noheader --nodelist=gpu-pool-01 --states=RUNNING"), "it has work")
+    pool.play("contract.yml", gpu_fleet_pool_size=0)
+    assert set(pool.nodes()) == {"gpu-01", "gpu-02"}
+    until(lambda: "gpu-pool-01" not in pool.guests(), "its machine is gone")
