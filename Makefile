@@ -39,7 +39,7 @@ lint: test-env ## Formatting, lint, types, collection sanity (about 3 minutes)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p ansible_collections.gpuops.vsphere.plugins
-	$(BIN)/mypy simulator/src roles/gpu_pool_client/files/gpurun roles/gpu_pool_server/files/gpufence tools/*.py tools/guest tools/guestlib tools/bench
+	$(BIN)/mypy simulator/src roles/gpu_pool_client/files/gpurun roles/gpu_pool_monitoring/files/gpumetrics roles/gpu_pool_server/files/gpufence tools/*.py tools/guest tools/guestlib tools/bench
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline
 	$(BIN)/antsibull-changelog lint
 	tools/sanity
