@@ -250,7 +250,7 @@ class CrashTest:
 
 # Those that change nothing in the vCenter, or only guests.
 OTHERS = (
-    "validate", "report", "gpu_doctor", "guest_driver", "images", "environment", "pool", "monitoring",
+    "validate", "report", "gpu_doctor", "guest_driver", "images", "environment", "pool", "benchmark", "monitoring",
 )  # fmt: skip
 
 
