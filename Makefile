@@ -56,7 +56,7 @@ lint-code:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p ansible_collections.gpuops.vsphere.plugins
-	$(BIN)/mypy simulator/src roles/gpu_pool_client/files/gpurun roles/gpu_pool_server/files/gpufence tools/*.py tools/guest tools/guestlib tools/bench
+	$(BIN)/mypy simulator/src roles/gpu_benchmark/files/gpubench roles/gpu_pool_client/files/gpurun roles/gpu_pool_monitoring/files/gpumetrics roles/gpu_pool_server/files/gpufence tools/*.py tools/guest tools/guestlib tools/bench
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline
 	$(BIN)/antsibull-changelog lint
 
@@ -106,9 +106,10 @@ release: test-env ## Test everything, then build and prove a release: make relea
 	@tools/release $(or $(VERSION),$(error say which: make release VERSION=1.2.3))
 
 .PHONY: bench
-bench: test-env bench-collection ## Tables: the simulator under load, the collection against others (an hour; bench-collection ARGS=--quick: 5 minutes)
+bench: test-env bench-collection ## Tables: the simulator under load, the collection against others, gpurun against srun (an hour; bench-collection ARGS=--quick: 5 minutes)
 	$(BIN)/python tools/bench/simulator.py
 	$(BIN)/python tools/bench/placement.py
+	$(BIN)/python tools/bench/pool.py
 
 .PHONY: bench-collection
 bench-collection: test-env

@@ -225,12 +225,21 @@ def _test(scenarios: Sequence[str], jobs: int, how: How) -> int:
     return 0 if all(outcome.passed for outcome in outcomes) else 1
 
 
+def _tree() -> str:
+    """What tells this work tree from others on the machine."""
+    return hashlib.sha256(str(TOP).encode()).hexdigest()[:6]
+
+
+def step_directory(scenario: str) -> Path:
+    """Where `step` keeps inventory, key and known hosts of a scenario's guests until they are destroyed."""
+    return Path(tempfile.gettempdir()) / f"gpuops-step-{os.getuid()}-{_tree()}" / scenario
+
+
 def _step(scenario: str, command: Sequence[str]) -> int:
     if scenario not in present_scenarios():
         raise UsageError(f"there is no scenario {scenario!r}; there are: {', '.join(present_scenarios())}")
-    tree = hashlib.sha256(str(TOP).encode()).hexdigest()[:6]
-    run = Path(tempfile.gettempdir()) / f"gpuops-step-{os.getuid()}-{tree}" / scenario
-    instance = f"step-{tree}-{scenario.replace('_', '-')[:26]}"
+    run = step_directory(scenario)
+    instance = f"step-{_tree()}-{scenario.replace('_', '-')[:26]}"
     run.mkdir(parents=True, exist_ok=True, mode=0o700)
     (run / "guests").mkdir(exist_ok=True)
     code = subprocess.call(

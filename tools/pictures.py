@@ -22,7 +22,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "collections"))
+
 import yaml
+from ansible_collections.gpuops.vsphere.plugins.filter.benchmark_page import benchmark_page
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.benchmark.report import build_report
 from playwright.sync_api import sync_playwright
 
 TOP = Path(__file__).resolve().parent.parent
@@ -171,22 +175,25 @@ def harvest() -> dict[str, Any]:
 
 
 def benchmark() -> dict[str, Any]:
-    """The talk's figures: jobs that share one GPU."""
-    return {
-        "charts": [
-            {
-                "title": "Images per second on one GPU (example)",
-                "kind": "bars",
-                "x": [1, 2, 3, 4],
-                "x_label": "jobs that share the GPU",
-                "y_label": "images/s",
-                "series": [
-                    {"name": "all jobs", "values": [110, 206, 279, 330]},
-                    {"name": "each job", "values": [110, 103, 93, 82]},
-                ],
-            }
-        ]
-    }
+    """A result of the sharing benchmark with figures like the talk's, in the form that the benchmark writes."""
+    machine = {
+        "device": "cuda", "host": "gpu-server-01", "cpu": "", "cpus": 16, "threads": 8, "gpu": "Tesla V100 (example)",
+        "gpu_id": "GPU-1", "driver": "550.163.01",
+        "versions": {"python": "3.13.5", "torch": "2.6.0", "torchvision": "0.21.0", "cuda": "12.4"},
+    }  # fmt: skip
+
+    def job(number: int, run_s: float) -> dict[str, Any]:
+        return {
+            "number": number, "job": str(7100 + number), "began": 0.0, "ended": run_s, "images": 3200,
+            "steps_s": [run_s / 100] * 100, "machine": machine,
+        }  # fmt: skip
+
+    runs = [
+        {"phase": "alone", "repeat": 0, "jobs": [job(0, 29.1)]},
+        {"phase": "shared", "repeat": 0, "jobs": [job(number, 40.4 + number / 5) for number in range(4)]},
+    ]
+    parameters = {"model": "resnet50", "batch_size": 32, "image_size": 224, "steps": 100, "jobs": 4, "fraction": 0.2}
+    return build_report({"runs": runs}, parameters, "2026-03-04T09:00:00Z")
 
 
 class Centre:
@@ -305,6 +312,20 @@ def photograph(page: Path, into: Path) -> None:
         browser.close()
 
 
+def photograph_benchmark(directory: Path, into: Path) -> None:
+    """The page of the sharing benchmark."""
+    page = directory / "benchmark.html"
+    page.write_text(benchmark_page(benchmark()), encoding="utf-8")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=os.environ["CHROMIUM"], args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 1060, "height": 760}, color_scheme="light")
+        tab.goto(page.as_uri())
+        tab.wait_for_selector(".plot canvas")
+        tab.screenshot(path=into / "benchmark.png")
+        print(f"==> {into / 'benchmark.png'}")
+        browser.close()
+
+
 def main() -> None:
     """Make the pictures."""
     parser = argparse.ArgumentParser(description="Make the pictures of docs/images.")
@@ -319,6 +340,7 @@ def main() -> None:
     ):
         page = make_page(site, described["vms"])
         photograph(page, asked.into)
+        photograph_benchmark(site.directory, asked.into)
         if asked.keep:
             asked.keep.write_bytes(page.read_bytes())
 

@@ -249,7 +249,9 @@ class CrashTest:
 
 
 # Those that change nothing in the vCenter, or only guests.
-OTHERS = ("validate", "report", "gpu_doctor", "guest_driver", "images", "environment", "pool")
+OTHERS = (
+    "validate", "report", "gpu_doctor", "guest_driver", "images", "environment", "pool", "benchmark", "monitoring",
+)  # fmt: skip
 
 
 def announcement(lab: Lab, scene: Scene) -> tuple[dict[str, int], str]:

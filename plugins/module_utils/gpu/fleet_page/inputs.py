@@ -128,6 +128,10 @@ def _chart(item: t.Mapping[str, t.Any], where: str) -> Chart:
         Mark(_place(mark.get("at"), f"{at}.at", time), _text(mark, "label", at, required=True))
         for at, mark in (_items(item, "marks", where) if "marks" in item else ())
     )
+    levels = tuple(
+        Mark(_number(level.get("at"), f"{at}.at"), _text(level, "label", at, required=True))
+        for at, level in (_items(item, "levels", where) if "levels" in item else ())
+    )
     return Chart(
         title=_text(item, "title", where, required=True),
         kind=_KINDS[kind],
@@ -138,6 +142,7 @@ def _chart(item: t.Mapping[str, t.Any], where: str) -> Chart:
         x_label=_text(item, "x_label", where),
         y_label=_text(item, "y_label", where),
         marks=marks,
+        levels=levels,
         note=_text(item, "note", where),
     )
 

@@ -165,7 +165,7 @@ class Series:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Mark:
-    """A labelled moment or place on the x axis."""
+    """A labelled moment or place on the x axis, or a level on the y axis."""
 
     at: float
     label: str
@@ -184,6 +184,7 @@ class Chart:
     x_label: str = ""
     y_label: str = ""
     marks: tuple[Mark, ...] = ()
+    levels: tuple[Mark, ...] = ()
     note: str = ""
 
 

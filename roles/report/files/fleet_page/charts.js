@@ -36,8 +36,8 @@ const Charts = (() => {
     return { x: chart.x, data: values, index: (at) => at };
   };
 
-  const marks = (chart) => (plot) => {
-    const { ctx, bbox } = plot;
+  const pen = (plot, write) => {
+    const { ctx } = plot;
     ctx.save();
     ctx.strokeStyle = css("--muted");
     ctx.fillStyle = css("--text");
@@ -45,29 +45,51 @@ const Charts = (() => {
     ctx.textAlign = "left";
     ctx.textBaseline = "alphabetic";
     ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
+    write(ctx, plot.bbox);
+    ctx.restore();
+  };
+  const rule = (ctx, fromX, fromY, toX, toY) => {
+    ctx.beginPath();
+    ctx.moveTo(fromX, fromY);
+    ctx.lineTo(toX, toY);
+    ctx.stroke();
+  };
+
+  const marks = (chart) => (plot) => pen(plot, (ctx, bbox) => {
     let free = -Infinity;
     let line = 0;
     (chart.marks || []).forEach((mark) => {
       const x = Math.round(plot.valToPos(mark.at, "x", true));
       if (x < bbox.left || x > bbox.left + bbox.width) return;
-      ctx.beginPath();
-      ctx.moveTo(x, bbox.top);
-      ctx.lineTo(x, bbox.top + bbox.height);
-      ctx.stroke();
+      rule(ctx, x, bbox.top, x, bbox.top + bbox.height);
       const width = ctx.measureText(mark.label).width;
       const left = Math.min(x + 4 * devicePixelRatio, bbox.left + bbox.width - width);
       line = left < free ? line + 1 : 0;
       free = left + width + 6 * devicePixelRatio;
       ctx.fillText(mark.label, left, bbox.top + (12 + 13 * line) * devicePixelRatio);
     });
-    ctx.restore();
-  };
+  });
+
+  /* From the top; a label that would lie on the one above goes below its own line. */
+  const levels = (chart) => (plot) => pen(plot, (ctx, bbox) => {
+    let above = -Infinity;
+    [...(chart.levels || [])].sort((one, other) => other.at - one.at).forEach((level) => {
+      const y = Math.round(plot.valToPos(level.at, "y", true));
+      rule(ctx, bbox.left, y, bbox.left + bbox.width, y);
+      let base = y - 4 * devicePixelRatio;
+      if (base - 11 * devicePixelRatio < above) base = y + 12 * devicePixelRatio;
+      above = base;
+      ctx.fillText(level.label, bbox.left + 4 * devicePixelRatio, base);
+    });
+  });
 
   const table = (chart) => {
     const head = el("tr", {}, el("th", { scope: "col", text: chart.x_label || (chart.time ? "time" : "x") }),
       ...chart.series.map((series) => el("th", { scope: "col", text: series.name })));
     const rows = chart.x.map((x, index) => el("tr", {}, el("th", { scope: "row", text: place(chart, x) }),
       ...chart.series.map((series) => el("td", { text: rounded(series.values[index]) }))));
+    (chart.levels || []).forEach((level) => rows.push(el("tr", {}, el("th", { scope: "row", text: level.label }),
+      el("td", { text: rounded(level.at) }))));
     return el("div", { "class": "scroll", "tabindex": "0", "role": "region", "aria-label": `${chart.title}, table` },
       el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows)));
   };
@@ -96,7 +118,10 @@ const Charts = (() => {
       width: Math.max(200, box.clientWidth), height: 210, legend: { show: false }, series: [{}, ...series],
       scales: {
         x: { time: Boolean(chart.time), range: (_plot, low, high) => (low === high ? [low - 1, high + 1] : [low - pad, high + pad]) },
-        y: { range: (_plot, low, high) => [Math.min(0, low), high > 0 ? high * 1.08 : 1] },
+        y: { range: (_plot, low, high) => {
+          const most = Math.max(high, ...(chart.levels || []).map((level) => level.at));
+          return [Math.min(0, low), most > 0 ? most * 1.08 : 1];
+        } },
       },
       axes: [
         { ...axis, label: chart.x_label || undefined, labelSize: 18, labelFont: "11px system-ui, sans-serif",
@@ -105,7 +130,7 @@ const Charts = (() => {
       ],
       bands: chart.kind === "stacked" ? series.slice(1).map((_one, number) => ({ series: [number + 2, number + 1] })) : [],
       cursor: { drag: { x: false, y: false }, points: { show: chart.kind === "lines" } },
-      hooks: { draw: [marks(chart)], setCursor: [(self) => show(self.cursor.idx)] },
+      hooks: { draw: [marks(chart), levels(chart)], setCursor: [(self) => show(self.cursor.idx)] },
       ...(chart.time ? { tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), entry.zone) } : {}),
     };
     if (chart.time) {

@@ -89,6 +89,7 @@ def test_a_chart_over_time() -> None:
         (inputs.charts, {"charts": [{**CHART, "time": True, "x": ["2026-01-01T00:00", 2]}]}, "offset from UTC"),
         (inputs.charts, {"charts": [{**CHART, "time": 1}]}, "charts[0].time"),
         (inputs.charts, {"charts": [{**CHART, "marks": [{"at": 1}]}]}, "charts[0].marks[0].label"),
+        (inputs.charts, {"charts": [{**CHART, "levels": [{"at": "high", "label": "l"}]}]}, "charts[0].levels[0].at"),
     ],
 )
 def test_mistakes_name_their_place(parse: t.Callable[[t.Any], t.Any], data: t.Any, place: str | None) -> None:
