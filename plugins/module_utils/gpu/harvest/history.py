@@ -141,7 +141,9 @@ def noted(history: History, run: Observed) -> History:
     }
     resumes = {name: seconds for name, seconds in history.resumes.items() if name in run.desktops}
     for name, seconds in run.resumed.items():
-        resumes[name] = (*resumes.get(name, ()), round(seconds, 1))[-RESUMES:]
+        # Another's task may have resumed it: then nothing was measured.
+        if seconds > 0:
+            resumes[name] = (*resumes.get(name, ()), round(seconds, 1))[-RESUMES:]
     returned = {name: time for name, time in history.returned.items() if name in run.desktops}
     returned |= dict.fromkeys(run.resumed, time_text(run.ended))
     return History(cpu, resumes, _nights(history.nights, run), returned)

@@ -68,6 +68,7 @@ def test_the_longest_of_the_last_resume_times_counts() -> None:
     history = after(*(run("2026-01-14T06:00", resumed={"a": seconds}) for seconds in (900.0, 30, 31, 35, 32, 33)))
     assert len(history.resumes["a"]) == RESUMES
     assert measured(history) == {"a": 35.0}
+    assert not measured(after(run("2026-01-14T06:00", resumed={"a": 0.0})))
 
 
 def test_a_desktop_is_late_if_it_is_ready_after_its_deadline_however_that_comes() -> None:
