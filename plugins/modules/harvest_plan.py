@@ -55,8 +55,7 @@ options:
     default: {}
   lend_attribute:
     description:
-      - Custom attribute of the vCenter that marks a desktop as to be lent, with the value V(true) or V(yes). Empty for
-        none.
+      - Custom attribute of the vCenter that marks a desktop as to be lent, with V(true) or V(yes); empty for none.
     type: str
     default: ''
   history_file:
@@ -97,8 +96,7 @@ options:
         default: 0
   compute_clone:
     description:
-      - Whether names in O(compute_vms) that the vCenter does not know are machines to be cloned. Else they are
-        mistakes.
+      - Whether names in O(compute_vms) that the vCenter does not know are to be cloned. Else they are mistakes.
     type: bool
     default: false
   phase:
@@ -297,6 +295,11 @@ start_places:
   type: dict
 lent:
   description: Desktops that are lent now.
+  returned: always
+  type: list
+  elements: str
+returned:
+  description: Desktops that run and are still marked as lent. M(gpuops.vsphere.vm_power) clears that.
   returned: always
   type: list
   elements: str

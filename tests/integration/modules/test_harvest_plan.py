@@ -82,6 +82,7 @@ def test_what_is_lent_is_remembered_until_it_has_returned(start_vcenter: StartVc
     assert not vcenter.ok("vm_power", vms=["desk-1"], state="suspended", lend=True)["changed"]
     # Somebody resumed it by hand: what is left of the loan goes.
     vcenter.ok("vm_power", vms=["desk-1"], state="on")
+    assert plan(vcenter, NIGHT)["returned"] == ["desk-1"]
     cleared = vcenter.ok("vm_power", vms=["desk-1"], state="resumed", lend=True)
     assert cleared["objects"]["desk-1"]["actions"] == ["clear intent (it has returned already)"]
     assert not vcenter.ok("vm_power", vms=["desk-1"], state="resumed", lend=True)["changed"]

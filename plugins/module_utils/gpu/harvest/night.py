@@ -90,6 +90,8 @@ class NightPlan:
     """The compute machines that run and stay."""
     lent: tuple[str, ...] = ()
     """The desktops that are lent now, before anything is done."""
+    returned: tuple[str, ...] = ()
+    """Those that run and still have the mark: a run died before it took it off, or somebody else has resumed them."""
     stranded: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Lent desktops that cannot return in time, and why."""
 
@@ -160,7 +162,10 @@ def plan_night(
             result = _giving_back(result, back, compute, now, deadline)
     result = _for_users(result, lent, policy.wanted, compute, [*others, *desktops.values()], facts.hosts, catalog)
     result = dataclasses.replace(
-        _saying(result, stranded), lent=tuple(sorted(lent)), waves=waves(result.places, policy.timing)
+        _saying(result, stranded),
+        lent=tuple(sorted(lent)),
+        returned=tuple(sorted(name for name, vm in desktops.items() if _is_lent(vm, "poweredOn"))),
+        waves=waves(result.places, policy.timing),
     )
     return _computing(result, facts, policy, catalog) if phase == "evening" else result
 
@@ -206,8 +211,8 @@ def _lending(plan: NightPlan, evening: EveningPlan, wanted: t.Collection[str]) -
     return dataclasses.replace(plan, plans={**plan.plans, **plans}, suspend=suspend, room=evening.room)
 
 
-def _is_lent(vm: VmFacts) -> bool:
-    return vm.power == "suspended" and vm.intent is not None and vm.intent.action == LENT
+def _is_lent(vm: VmFacts, power: str = "suspended") -> bool:
+    return vm.power == power and vm.intent is not None and vm.intent.action == LENT
 
 
 def _giving_back(

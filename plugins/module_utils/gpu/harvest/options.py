@@ -165,6 +165,7 @@ def result_dict(night: NightPlan, now: datetime.datetime) -> dict[str, t.Any]:
         "working": list(night.working),
         "start_places": dict(night.compute.places),
         "lent": list(night.lent),
+        "returned": list(night.returned),
         "stranded": dict(night.stranded),
     }
 

@@ -132,6 +132,14 @@ def test_a_desktop_on_a_dead_host_is_stranded_and_said_at_once() -> None:
         assert "leaves only a host that does" in night.stranded["d1"]
 
 
+def test_a_mark_that_a_dead_run_has_left_is_found() -> None:
+    hosts = [esx("esx1", ("d1", "d2"), ("d3",))]
+    night = plan(DAY, hosts, [desk("d1", intent=LENT), desk("d2"), desk("d3")])
+    assert (night.returned, night.lent, night.resume) == (("d1",), (), ())
+    # It can be lent again at once: the mark is the same.
+    assert plan(EVENING, hosts, [desk("d1", intent=LENT), desk("d2"), desk("d3")]).suspend == ("d1", "d2", "d3")
+
+
 def test_a_return_that_will_be_late_is_said() -> None:
     night = plan("2026-01-14T06:59", [esx("esx1", ())], [lent("d1")])
     assert "after its deadline" in night.stranded["d1"]
