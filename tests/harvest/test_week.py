@@ -36,7 +36,7 @@ def test_a_week_of_harvesting(tmp_path: Path) -> None:
     total = outcome.report.total
     assert len(nights) >= 5
     assert total.utilisation_with > total.utilisation_without + 0.2
-    assert total.jobs_requeued > 0
+    assert total.jobs_requeued > 5
     assert outcome.crashes >= 3
     assert any(night.late for night in nights), "a host stayed away until the day had begun"
     assert max(outcome.waits) < 600

@@ -150,7 +150,7 @@ class Controller:
     def passes(self, seconds: float) -> None:
         """Time passes, and jobs get on."""
         self.now += datetime.timedelta(seconds=seconds)
-        self.pool.advance(seconds, self.up)
+        self.pool.advance(seconds, self.up & {*workers()})
 
     def read(self) -> dict[str, tuple[str, str]]:
         """Power and host of each machine, seen by pyVmomi alone."""
