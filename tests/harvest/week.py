@@ -144,8 +144,8 @@ class Controller:
 
     @staticmethod
     def _life() -> subprocess.Popen[bytes]:
-        """A process that stands for the playbook's, whose death the lock notices."""
-        return subprocess.Popen(["sleep", "3600"])
+        """A process that stands for the playbook's, whose death the lock notices; it ends with this one."""
+        return subprocess.Popen(["cat"], stdin=subprocess.PIPE)
 
     def passes(self, seconds: float) -> None:
         """Time passes, and jobs get on."""
