@@ -78,6 +78,12 @@ integration: test-env ## Modules and playbooks against the simulator over TLS (a
 page-test: test-env ## The fleet page in headless Chromium, installed first where it is missing (1 minute)
 	CHROMIUM=$$(tools/chromium) $(PYTEST) tests/page
 
+.PHONY: harvest-test
+harvest-test: test-env ## A simulated week of harvesting, and a night by the playbook (under 5 minutes; HARVEST_SEED=2: another week)
+	@rm -f .cache/harvest-week.*
+	$(PYTEST) -n 2 --dist loadfile tests/harvest
+	@cat .cache/harvest-week.txt; echo "as JSON: .cache/harvest-week.json"
+
 .PHONY: pictures
 pictures: test-env ## Make the pictures of the documentation anew: simulator, fleet page, Chromium (half a minute)
 	CHROMIUM=$$(tools/chromium) $(BIN)/python tools/pictures.py
@@ -121,7 +127,7 @@ simulator-docs: test-env ## Write the simulator's list of methods into its docum
 	$(BIN)/python -m vsphere_simulator.cli methods --into docs/simulator.md
 
 .PHONY: ci
-ci: test crash-sample page-test lab-guests molecule fidelity ## What CI runs (an hour)
+ci: test harvest-test crash-sample page-test lab-guests molecule fidelity ## What CI runs (an hour)
 
 .PHONY: lock
 lock: controller ## Resolve pyproject.toml into requirements/*.txt anew

@@ -33,24 +33,36 @@ options:
         required: true
       lend:
         description:
-          - Whether it may be lent.
+          - Whether it may be lent. The custom attribute O(lend_attribute) of the machine says so, too.
         type: bool
         default: false
       cpu_mhz:
         description:
-          - Its CPU usage in MHz, as averages over equal parts of the window that is to be idle.
+          - Its CPU usage in MHz, as averages over equal parts of the window that is to be idle, where the site knows
+            better than the vCenter. Left out, samples of O(history_file) and the vCenter's figure of now serve.
         type: list
         elements: float
         default: []
-      check:
-        description:
-          - What the site's own check says of it. V(failed) also where it hung. Left out where it was not made.
-        type: str
-        choices: [idle, busy, failed]
       resume_seconds:
         description:
           - The longest of its last times to resume. Left out where none was measured.
         type: float
+  checks:
+    description:
+      - What the site's own check says of desktops, V(idle), V(busy) or V(failed), by name, as
+        RV(gpuops.vsphere.site_check#module:checks) has it. It was not made of those left out.
+    type: dict
+    default: {}
+  lend_attribute:
+    description:
+      - Custom attribute of the vCenter that marks a desktop as to be lent, with V(true) or V(yes); empty for none.
+    type: str
+    default: ''
+  history_file:
+    description:
+      - File in which M(gpuops.vsphere.harvest_record) remembers CPU samples and how long desktops took to resume. One
+        that is not there yet is an empty one.
+    type: path
   schedules:
     description:
       - Working hours by name, each with C(timezone) (of the IANA database), C(ready_by) and C(lend_from) (local times
@@ -82,6 +94,11 @@ options:
           - How many jobs run on it.
         type: int
         default: 0
+  compute_clone:
+    description:
+      - Whether names in O(compute_vms) that the vCenter does not know are to be cloned. Else they are mistakes.
+    type: bool
+    default: false
   phase:
     description:
       - What to do. V(auto) goes by O(schedules), and is what a timer runs.
@@ -104,6 +121,11 @@ options:
       - How many samples that takes.
     type: int
     default: 6
+  idle_window:
+    description:
+      - Samples of O(history_file) count if they are not older than that, in seconds.
+    type: int
+    default: 3600
   check_required:
     description:
       - Whether the site's own check must say V(idle) too.
@@ -135,14 +157,9 @@ options:
           - To resume a desktop of which nothing was measured.
         type: float
         default: 120
-      per_host:
-        description:
-          - How many desktops a host resumes at once. Power-ons with vGPUs are made one after the other on a host.
-        type: int
-        default: 1
       at_once:
         description:
-          - How many resume at once altogether.
+          - How many resume at once, each on a host of its own.
         type: int
         default: 16
       margin:
@@ -174,6 +191,8 @@ attributes:
   diff_mode:
     support: full
 seealso:
+  - module: gpuops.vsphere.harvest_record
+  - module: gpuops.vsphere.site_check
   - module: gpuops.vsphere.vm_power
   - module: gpuops.vsphere.vm_shares
 """
@@ -240,6 +259,62 @@ resume:
   returned: always
   type: list
   elements: str
+waves:
+  description:
+    - The same, those together that resume at once. The start is counted back for one wave after the other.
+  returned: always
+  type: list
+  elements: list
+places:
+  description: The host of each desktop in RV(resume), for the option O(gpuops.vsphere.vm_power#module:hosts).
+  returned: always
+  type: dict
+start:
+  description: Compute machines to power on or resume on the hosts of lent desktops, those in RV(clone) included.
+  returned: always
+  type: list
+  elements: str
+clone:
+  description: Those of RV(start) that must be cloned first, C(name) and C(host) of each.
+  returned: always
+  type: list
+  elements: dict
+attach:
+  description: Those of RV(start) that have no vGPU yet.
+  returned: always
+  type: list
+  elements: str
+working:
+  description: In the evening, the compute machines that run and stay.
+  returned: always
+  type: list
+  elements: str
+start_places:
+  description: The host of each machine in RV(start).
+  returned: always
+  type: dict
+lent:
+  description: Desktops that are lent now.
+  returned: always
+  type: list
+  elements: str
+returned:
+  description: Desktops that run and are still marked as lent. M(gpuops.vsphere.vm_power) clears that.
+  returned: always
+  type: list
+  elements: str
+stranded:
+  description: Lent desktops that cannot return in time, and why.
+  returned: always
+  type: dict
+record:
+  description: What was seen, for the option O(gpuops.vsphere.harvest_record#module:seen).
+  returned: always
+  type: dict
+table:
+  description: The plan for people.
+  returned: always
+  type: str
 room:
   description: How many machines with O(compute_profile) each host then takes.
   returned: always
@@ -255,13 +330,16 @@ failure:
 """
 
 import dataclasses
+import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, VmFacts
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest import options
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.evening import Activity
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.files import read_history
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.history import History, HistoryError
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.night import NightFacts, plan_night
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.desktops import read_heartbeats
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.desktops import Desk, read_desks
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import InputError
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module import (
     Params,
@@ -277,11 +355,18 @@ _TIMING: Spec = {
     "drain": {"type": "float", "default": 600},
     "release": {"type": "float", "default": 120},
     "resume": {"type": "float", "default": 120},
-    "per_host": {"type": "int", "default": 1},
     "at_once": {"type": "int", "default": 16},
     "margin": {"type": "float", "default": 0.25},
     "least_margin": {"type": "float", "default": 600},
 }
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Facts:
+    vms: t.Mapping[str, VmFacts]
+    hosts: t.Mapping[str, HostFacts]
+    desks: t.Mapping[str, Desk]
+    history: History
 
 
 def argument_spec() -> Spec:
@@ -294,10 +379,12 @@ def argument_spec() -> Spec:
                 "name": {"type": "str", "required": True},
                 "lend": {"type": "bool", "default": False},
                 "cpu_mhz": {"type": "list", "elements": "float", "default": []},
-                "check": {"type": "str", "choices": ["idle", "busy", "failed"]},
                 "resume_seconds": {"type": "float"},
             },
         },
+        "checks": {"type": "dict", "default": {}},
+        "lend_attribute": {"type": "str", "default": ""},
+        "history_file": {"type": "path"},
         "schedules": {"type": "dict", "required": True},
         "compute_profile": {"type": "str", "required": True},
         "compute_vms": {
@@ -306,10 +393,12 @@ def argument_spec() -> Spec:
             "default": [],
             "options": {"name": {"type": "str", "required": True}, "jobs": {"type": "int", "default": 0}},
         },
+        "compute_clone": {"type": "bool", "default": False},
         "phase": {"type": "str", "choices": ["auto", "evening", "morning"], "default": "auto"},
         "wanted": {"type": "list", "elements": "str", "default": []},
         "idle_mhz": {"type": "float", "default": 300},
         "idle_samples": {"type": "int", "default": 6},
+        "idle_window": {"type": "int", "default": 3600},
         "check_required": {"type": "bool", "default": False},
         "reserve": {"type": "int", "default": 0},
         "timing": {"type": "dict", "default": {}, "apply_defaults": True, "options": _TIMING},
@@ -324,32 +413,31 @@ def prepare(module: AnsibleModule) -> None:
         raise InputError(mistake)
 
 
-def read(client: Client, params: Params) -> NightFacts:
+def read(client: Client, params: Params) -> Facts:
     hosts, vms = read_fleet(client)
-    beats = read_heartbeats(client)
-    desktops = {desktop["name"]: desktop for desktop in params["desktops"]}
-    return NightFacts(
-        {vm.name: vm for vm in vms},
-        hosts,
-        {
-            name: Activity(tuple(desktop["cpu_mhz"]), beats.get(name, "gray"), desktop["check"])
-            for name, desktop in desktops.items()
-        },
-        frozenset(name for name, desktop in desktops.items() if desktop["lend"]),
+    try:
+        history = read_history(params["history_file"]) if params["history_file"] else History()
+    except HistoryError as error:
+        raise InputError(f"history_file: {error}") from error
+    return Facts({vm.name: vm for vm in vms}, hosts, read_desks(client, params["lend_attribute"]), history)
+
+
+def plan(facts: Facts, params: Params) -> Planned:
+    at = options.moment(params)
+    seen = {name: (desk.heartbeat, desk.cpu_mhz) for name, desk in facts.desks.items()}
+    given = {desktop["name"] for desktop in params["desktops"] if desktop["lend"]}
+    known = NightFacts(
+        with_assumed_vms(facts.vms, params),
+        with_assumed(facts.hosts, params),
+        options.activity(params, facts.history, at.now, seen),
+        frozenset(given | {name for name, desk in facts.desks.items() if desk.marked}),
         {item["name"]: item["jobs"] for item in params["compute_vms"]},
     )
-
-
-def plan(facts: NightFacts, params: Params) -> Planned:
-    at = options.moment(params)
-    night = plan_night(
-        [desktop["name"] for desktop in params["desktops"]],
-        dataclasses.replace(facts, vms=with_assumed_vms(facts.vms, params), hosts=with_assumed(facts.hosts, params)),
-        options.policy(params),
-        at.hours,
-        at.now,
-    )
-    return Planned(plans=night.plans, returns=options.result_dict(night))
+    names = [desktop["name"] for desktop in params["desktops"]]
+    night = plan_night(names, known, options.policy(params, facts.history), at.hours, at.now)
+    cpu = {name: desk.cpu_mhz for name, desk in facts.desks.items()}
+    record = options.record_dict(params, at, known, cpu)
+    return Planned(plans=night.plans, returns={**options.result_dict(night, at.now), "record": record})
 
 
 def main() -> None:

@@ -76,6 +76,7 @@ options:
           - lend
           - member
           - migrate
+          - move
           - 'off'
           - 'on'
           - patch

@@ -57,6 +57,13 @@ options:
       - It goes with O(state=suspended), O(state=resumed) and O(state=on).
     type: bool
     default: false
+  hosts:
+    description:
+      - ESXi hosts on which machines that do not run are to be powered on or resumed, by the machine's name. One that is
+        elsewhere moves there first. It must be a host of its cluster, and its present host must answer.
+      - It goes with O(state=on) and O(state=resumed).
+    type: dict
+    default: {}
   run_id:
     description:
       - Name of the run, kept in the custom attribute with O(lend).
@@ -127,8 +134,11 @@ objects:
       description: Why it failed and what to do.
       type: str
     host:
-      description: The ESXi host of the virtual machine before the change.
+      description: The ESXi host on which the virtual machine changes its power.
       type: str
+    seconds:
+      description: How long its power-on or its return took, from the request to the end of the vCenter's task.
+      type: float
     power:
       description: Its power state after the change.
       type: str
@@ -165,6 +175,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vm_power import
     power_on_order,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.drains import relocate
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import InputError
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.intents import now, write_intents
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module import (
@@ -213,6 +224,7 @@ def argument_spec() -> Spec:
         "hard": {"type": "bool", "default": False},
         "guest_timeout": {"type": "int", "default": 300},
         "lend": {"type": "bool", "default": False},
+        "hosts": {"type": "dict", "default": {}},
         "run_id": {"type": "str", "default": "vm_power"},
     }
 
@@ -220,15 +232,20 @@ def argument_spec() -> Spec:
 def prepare(module: AnsibleModule) -> None:
     if module.params["lend"] and module.params["state"] == "off":
         raise InputError("lend: goes with state suspended, resumed or on; what is off cannot return as it was.")
+    if module.params["hosts"] and module.params["state"] not in ("on", "resumed"):
+        raise InputError("hosts: goes with state on or resumed.")
+    others = sorted({*module.params["hosts"]} - {*module.params["vms"]})
+    if others:
+        raise InputError(f"hosts: {', '.join(others)} is not in vms.")
 
 
 def read(client: Client, params: Params) -> Facts:
     vms = read_vms(client, params["vms"])
     known = with_assumed_vms(vms, params)
-    names = {str(known[name].host) for name in params["vms"] if name in known}
+    names = {str(known[name].host) for name in params["vms"] if name in known} | {*params["hosts"].values()}
     hosts: Found[HostFacts] = read_hosts(client, sorted(names)) if names else Found()
     starting = {name: vm for name, vm in known.items() if vm.power != "poweredOn"}
-    lanes = set(lanes_of(starting).values()) if params["state"] in ("on", "resumed") else set()
+    lanes = {*lanes_of(starting).values(), *params["hosts"].values()} if params["state"] in ("on", "resumed") else set()
     crowded = [host for name, host in hosts.items() if name in lanes]
     return Facts(vms, hosts, read_vms(client, on_hosts=crowded) if crowded else Found())
 
@@ -244,6 +261,7 @@ def plan(facts: Facts, params: Params) -> Planned:
         known=facts.vms.known,
         ambiguous=facts.vms.duplicates,
         lend=Intent(params["run_id"], LENT, now()) if params["lend"] else None,
+        places=params["hosts"],
     )
     return Planned(
         plans={name: item.plan for name, item in plans.items()},
@@ -264,13 +282,34 @@ def apply(client: Client, facts: Facts, planned: Planned, params: Params) -> t.M
             client, {name: moid for name, moid in moids.items() if name not in unmarked}, bounds
         )
     else:
+        stuck = _move(client, facts, {name: planned.work[name].host for name in moids}, bounds)
+        moids = {name: moid for name, moid in moids.items() if name not in stuck}
+        facts = dataclasses.replace(facts, vms=_where_they_are(facts, planned, moids))
         lanes = lanes_of({name: facts.vms[name] for name in moids})
-        outcomes = power_on_in_turn(client, moids, bounds, lanes, functools.partial(_order, client, facts, lanes))
+        outcomes = stuck | power_on_in_turn(
+            client, moids, bounds, lanes, functools.partial(_order, client, facts, lanes)
+        )
         if params["lend"]:
             done = [name for name in planned.todo if name not in outcomes or outcomes[name].ok]
-            outcomes |= _mark(client, facts, planned, [name for name in done if facts.vms[name].intent], bounds)
+            cleared = _mark(client, facts, planned, [name for name in done if facts.vms[name].intent], bounds)
+            outcomes |= {name: _later(outcomes.get(name), outcome) for name, outcome in cleared.items()}
     causes = _causes(client, facts, outcomes)
-    return {name: _with_advice(item, facts.vms[name], causes.get(name, "")) for name, item in applied(outcomes).items()}
+    return {
+        name: _with_advice(item, facts.vms[name], causes.get(name, ""), outcomes[name].seconds)
+        for name, item in applied(outcomes).items()
+    }
+
+
+def _move(client: Client, facts: Facts, places: t.Mapping[str, str | None], bounds: Bounds) -> dict[str, TaskOutcome]:
+    """Bring machines to the hosts where they are powered on; those that did not get there."""
+    hosts = {name: facts.hosts[host].moid for name, host in places.items() if host is not None}
+    outcomes = relocate(client, {name: facts.vms[name].moid for name in hosts}, hosts, bounds)
+    return {name: outcome for name, outcome in outcomes.items() if not outcome.ok}
+
+
+def _where_they_are(facts: Facts, planned: Planned, names: t.Iterable[str]) -> Found[VmFacts]:
+    moved = {name: planned.work[name].host for name in names if planned.work[name].host is not None}
+    return Found(facts.vms | {name: dataclasses.replace(facts.vms[name], host=host) for name, host in moved.items()})
 
 
 def _mark(
@@ -324,10 +363,16 @@ def _causes(client: Client, facts: Facts, outcomes: t.Mapping[str, TaskOutcome])
     }
 
 
-def _with_advice(item: Applied, vm: VmFacts, cause: str) -> Applied:
+def _later(first: TaskOutcome | None, then: TaskOutcome) -> TaskOutcome:
+    """Two operations on one machine: the second's end, the first's time."""
+    return then if first is None else dataclasses.replace(then, seconds=first.seconds)
+
+
+def _with_advice(item: Applied, vm: VmFacts, cause: str, seconds: float | None) -> Applied:
     """A failed operation leaves the power as it is; a fault of the configuration is one for vm_gpu."""
     problems = tuple(_advised(problem, vm, cause) for problem in item.problems)
-    return Applied(item.changed, problems, {"power": vm.power} if problems else {})
+    notes = {"power": vm.power} if problems else {} if seconds is None else {"seconds": round(seconds, 1)}
+    return Applied(item.changed, problems, notes)
 
 
 def _advised(problem: Problem, vm: VmFacts, cause: str) -> Problem:

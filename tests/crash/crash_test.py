@@ -129,8 +129,23 @@ def end_state(lab: Lab) -> dict[str, t.Any]:
 
     world = t.cast("dict[str, t.Any]", plain(data))
     for entity in world["objects"].values():
-        entity["custom_values"] = {key: text for key, text in (entity.get("custom_values") or {}).items() if text}
+        values = entity.get("custom_values") or {}
+        entity["custom_values"] = {key: _undated(text) for key, text in values.items() if text}
     return world
+
+
+def _undated(text: str) -> t.Any:
+    """A mark of ours without its time; what is none as it is."""
+    try:
+        mark = json.loads(text)
+    except ValueError:
+        return text
+    return {key: value for key, value in mark.items() if key != "started"} if isinstance(mark, dict) else text
+
+
+def _stays(mark: t.Any) -> bool:
+    """A lent desktop keeps its mark until it returns."""
+    return isinstance(mark, dict) and mark.get("action") == "lent"
 
 
 def difference(expected: t.Any, found: t.Any, where: str = "") -> str:
@@ -149,8 +164,12 @@ def difference(expected: t.Any, found: t.Any, where: str = "") -> str:
 
 
 def marks(world: t.Mapping[str, t.Any]) -> list[str]:
-    """Objects with a mark of ours, and locks."""
-    found = [name for name, entity in world["objects"].items() if entity["custom_values"]]
+    """Objects with a mark of ours that should be gone, and locks."""
+    found = [
+        name
+        for name, entity in world["objects"].items()
+        if not all(_stays(mark) for mark in entity["custom_values"].values())
+    ]
     return found + [name for name in world["objects"] if "gpuops-lock" in name]
 
 

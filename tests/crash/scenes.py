@@ -75,6 +75,19 @@ def _pool(model: Model) -> None:
     ]
 
 
+def _desktops(model: Model) -> None:
+    """Idle desktops on two hosts, and a machine that is to compute there."""
+    for name in (ONE, TWO):
+        gpus = [{"gpu": "A100-40", "count": 1}]
+        _hosts(model)[name] |= {"gpus": gpus, "vgpu_manager": "16.4", "graphics_type": "sharedDirect"}
+    half, full = ([{"mode": "vgpu", "profile": f"nvidia_a100-{size}c"}] for size in (20, 40))
+    model["vms"] = [
+        {"name": "desk-1", "host": ONE, "gpus": half, **_SHAPE},
+        {"name": "desk-2", "host": TWO, "gpus": half, **_SHAPE},
+        {"name": "train-1", "host": ONE, "gpus": full, **_SHAPE, "power": "off"},
+    ]
+
+
 def _variables(**variables: t.Any) -> tuple[str, ...]:
     return ("-e", json.dumps(variables))
 
@@ -84,6 +97,17 @@ _TRAIN = {
     "gpus": [{"mode": "vgpu", "profile": "a100-20c", "count": 2}],
     "cpu": {"shares": "high"},
 }
+_HARVEST = _variables(
+    gpu_harvest_now="2026-01-13T20:00:00+01:00",
+    gpu_harvest_directory="{{ lab_dir }}/harvest",
+    gpu_harvest_clusters=["gpu"],
+    gpu_harvest_schedules={"office": {"timezone": "Europe/Berlin", "ready_by": "07:30", "lend_from": "19:00"}},
+    gpu_harvest_desktops=[{"name": f"desk-{number}", "lend": True, "cpu_mhz": [40] * 6} for number in (1, 2)],
+    gpu_harvest_compute=["train-1", "train-2"],
+    gpu_harvest_compute_profile="nvidia_a100-40c",
+    gpu_harvest_compute_template="gpu-server-template",
+    gpu_harvest_lock_tries=1,
+)
 _IN_POOL = ("-i", "inventories/pool")
 
 SCENES = (
@@ -113,6 +137,7 @@ SCENES = (
         ),
         change=_vgpus,
     ),
+    Scene("harvest", _HARVEST, change=_desktops),
     Scene("vgpu_cluster", _variables(vgpu_cluster_names=["gpu"])),
     Scene("vcenter_role"),
 )  # fmt: skip

@@ -126,6 +126,7 @@ MODULES: dict[str, tuple[Need, ...]] = {
         Need("VirtualMachine.Interact.PowerOn", "vm", ("PowerOnVM_Task",), "state: on or resumed", "on"),
         Need("VirtualMachine.Interact.PowerOff", "vm", _POWER_OFF, "state: off", "off"),
         Need("VirtualMachine.Interact.Suspend", "vm", ("SuspendVM_Task",), "state: suspended", "suspended"),
+        Need("Resource.ColdMigrate", "vm", ("RelocateVM_Task",), "hosts", "move"),
         *_intent("vm", "lend: true", "lend"),
     ),
     "vm_shares": (
@@ -170,7 +171,7 @@ JOBS: dict[str, tuple[str, ...]] = {
     "rolling": ("esxi_maintenance", "esxi_power"),
     "vms": _VMS,
     "power": ("vm_power",),
-    "harvest": ("harvest_plan", "vm_power"),
+    "harvest": ("harvest_plan", "gpu_lock", *_VMS),
     "shares": ("vm_shares",),
     "lock": ("gpu_lock",),
     "cluster": ("advanced_options", "cluster_member"),

@@ -36,6 +36,8 @@ class PowerPlan:
     predicted: VmFacts | None = None
     power: bool = True
     """Its power changes, not only its intent."""
+    host: str | None = None
+    """Where it moves first; None if it stays."""
 
 
 def plan_power(
@@ -49,14 +51,21 @@ def plan_power(
     known: collections.abc.Collection[str] = (),
     ambiguous: collections.abc.Collection[str] = (),
     lend: Intent | None = None,
+    places: t.Mapping[str, str] | None = None,
     catalog: Catalog | None = None,
 ) -> dict[str, PowerPlan]:
     """Plan each virtual machine of `names`; `vms` may hold others on the same hosts, whose vGPUs take room.
 
     `force` allows what loses data: discarding a suspended machine's memory. `hard` does not ask the guest.
     `lend` is the intent that is written to what is suspended, so that only that is resumed, and it is cleared then.
+    `places` are hosts to which machines that do not run move before they are powered on.
     """
+    moving = _moving(vms, places or {}) if state in ("on", "resumed") else {}
+    now, vms = vms, {**vms, **moving}
     plans = {name: _plan(name, state, vms.get(name), hosts, force, hard, known, ambiguous) for name in names}
+    for name in moving:
+        if name in plans and plans[name].plan.changes:
+            plans[name] = _moved(plans[name], now[name], moving[name], hosts)
     if lend is not None:
         plans = {name: _lent(item, vms[name], lend) if name in vms else item for name, item in plans.items()}
     if state in ("on", "resumed"):
@@ -91,6 +100,27 @@ def _plan(
     return PowerPlan(ObjectPlan(name, (change,), notes=notes), dataclasses.replace(vm, power=wanted))
 
 
+def _moving(vms: t.Mapping[str, VmFacts], places: t.Mapping[str, str]) -> dict[str, VmFacts]:
+    """The machines that are to move, as they are then."""
+    return {
+        name: dataclasses.replace(vms[name], host=host)
+        for name, host in places.items()
+        if name in vms and vms[name].host != host and vms[name].power != "poweredOn"
+    }
+
+
+def _moved(item: PowerPlan, before: VmFacts, after: VmFacts, hosts: t.Mapping[str, HostFacts]) -> PowerPlan:
+    """The plan with the move put first. A machine leaves only a host that answers."""
+    home = hosts.get(before.host or "")
+    problems = item.plan.problems
+    if home is not None and not home.answers:
+        problems = (*problems, vm_problems.not_connected(before.name, home))
+    changes = (Change("move", "host", before.host, after.host, f"to {after.host}"), *item.plan.changes)
+    return dataclasses.replace(
+        item, plan=dataclasses.replace(item.plan, changes=changes, problems=problems), host=after.host
+    )
+
+
 def _change(vm: VmFacts, state: State, wanted: Power, hard: bool) -> Change:
     if state == "suspended":
         return Change("suspend", "virtual machine", vm.power, wanted, disruptive=True)
@@ -119,6 +149,7 @@ def _lent(item: PowerPlan, vm: VmFacts, lend: Intent) -> PowerPlan:
         dataclasses.replace(item.plan, changes=changes),
         dataclasses.replace(item.predicted, intent=None),
         power=bool(item.plan.changes),
+        host=item.host,
     )
 
 

@@ -4,25 +4,54 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.evening import Heartbeat
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import all_of, paths, retrieve
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import all_of, paths, retrieve, start
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.convert import plain_name
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim
 
+_CPU = "summary.quickStats.overallCpuUsage"
+_YES = ("true", "yes", "on", "1")
 
-def read_heartbeats(client: Client) -> dict[str, Heartbeat]:
-    """Heartbeat of every machine's guest, by name, in one request. Raises GpuOpsError."""
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Desk:
+    """What the vCenter tells of one machine's use."""
+
+    heartbeat: Heartbeat
+    cpu_mhz: float | None
+    """Now; None where the vCenter does not tell, such as of a machine that does not run."""
+    marked: bool
+    """The custom attribute says that it may be lent."""
+
+
+def read_desks(client: Client, attribute: str) -> dict[str, Desk]:
+    """Every machine by name, in one request, and one more for the attribute. Raises GpuOpsError."""
+    key = _key_of(client, attribute) if attribute else None
     rows = retrieve(
         client,
         lambda: [all_of(client, vim.VirtualMachine)],
-        [paths(vim.VirtualMachine, "name", "guestHeartbeatStatus")],
+        [paths(vim.VirtualMachine, "name", "guestHeartbeatStatus", "runtime.powerState", "customValue", _CPU)],
     )
-    return {
-        plain_name(row.props.get("name", row.moid)): t.cast(
-            Heartbeat, str(row.props.get("guestHeartbeatStatus", "gray"))
-        )
-        for row in rows
-    }
+    return {plain_name(row.props.get("name", row.moid)): _desk(row.props, key) for row in rows}
+
+
+def _desk(props: t.Mapping[str, t.Any], key: int | None) -> Desk:
+    values = [value.value for value in props.get("customValue") or () if key is not None and value.key == key]
+    runs = str(props.get("runtime.powerState")) == "poweredOn"
+    return Desk(
+        t.cast(Heartbeat, str(props.get("guestHeartbeatStatus", "gray"))),
+        float(props[_CPU]) if runs and props.get(_CPU) is not None else None,
+        any(str(value).strip().lower() in _YES for value in values),
+    )
+
+
+def _key_of(client: Client, attribute: str) -> int | None:
+    """The key of a custom attribute; None if there is none of that name."""
+    manager = client.content.customFieldsManager
+    rows = retrieve(client, lambda: [start(manager)], [paths(vim.CustomFieldsManager, "field")])
+    keys = [int(field.key) for row in rows for field in row.props.get("field") or () if field.name == attribute]
+    return keys[0] if keys else None

@@ -58,6 +58,8 @@ class TaskOutcome:
     error: GpuOpsError | None = None
     begun: bool = False
     """Failed after the vCenter may have begun it: how it ends, or has ended, is unknown."""
+    seconds: float | None = None
+    """From the request until its task was seen to have succeeded."""
 
     @property
     def ok(self) -> bool:
@@ -114,7 +116,8 @@ def run_tasks(
     `timeout` is in seconds, counted from the call. A task that is not over by then, or when the run is
     interrupted, goes on in the vCenter and its outcome says so.
     """
-    deadline = time.monotonic() + timeout
+    asked = time.monotonic()
+    deadline = asked + timeout
     for name in starters:
         client.progress.tell(name, doing)
     outcomes = run_calls(client, starters, max_parallel=max_parallel, doing=doing)
@@ -128,7 +131,7 @@ def run_tasks(
         outcome = _outcome(client, name, values, doing)
         if outcome is not None:
             ended.add(task)
-            outcomes[name] = outcome
+            outcomes[name] = dataclasses.replace(outcome, seconds=time.monotonic() - asked) if outcome.ok else outcome
             client.progress.tell(name, doing, ended=True)
             return True
         if values.get("info.progress") is not None:

@@ -4,15 +4,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu_vms import machine, vgpu_fleet
+from gpu_vms import machine, vcenter_connection, vgpu_fleet
+from pyVmomi import vim
 from simulated import StartVcenter, Vcenter
 
 OFFICE = {"timezone": "Europe/Berlin", "ready_by": "07:30", "lend_from": "19:00"}
 EVENING, NIGHT, MORNING = "2026-01-13T20:00:00+01:00", "2026-01-14T01:00:00+01:00", "2026-01-14T07:05:00+01:00"
 IDLE: list[float] = [40.0] * 6
+NO_CONNECTION = dict.fromkeys(("hostname", "port", "username", "password", "ca_file", "session_dir"))
 
 
 def desk(name: str, **more: Any) -> dict[str, Any]:
@@ -78,9 +82,25 @@ def test_what_is_lent_is_remembered_until_it_has_returned(start_vcenter: StartVc
     assert not vcenter.ok("vm_power", vms=["desk-1"], state="suspended", lend=True)["changed"]
     # Somebody resumed it by hand: what is left of the loan goes.
     vcenter.ok("vm_power", vms=["desk-1"], state="on")
+    assert plan(vcenter, NIGHT)["returned"] == ["desk-1"]
     cleared = vcenter.ok("vm_power", vms=["desk-1"], state="resumed", lend=True)
     assert cleared["objects"]["desk-1"]["actions"] == ["clear intent (it has returned already)"]
     assert not vcenter.ok("vm_power", vms=["desk-1"], state="resumed", lend=True)["changed"]
+
+
+def test_a_desktop_returns_on_another_host_when_its_own_takes_no_work(start_vcenter: StartVcenter) -> None:
+    vcenter = start_vcenter(vgpu_fleet(hosts=2, vms=[desk("desk-1"), desk("desk-2", host="esx-002.lab")]))
+    vcenter.ok("vm_power", vms=["desk-1", "desk-2"], state="suspended", lend=True)
+    vcenter.ok("esxi_maintenance", hosts=["esx-001.lab"])
+    morning = plan(vcenter, MORNING, desktops=[{"name": "desk-1"}, {"name": "desk-2"}])
+    assert morning["places"] == {"desk-1": "esx-002.lab", "desk-2": "esx-002.lab"}
+    options: dict[str, Any] = {"vms": morning["resume"], "state": "resumed", "lend": True, "hosts": morning["places"]}
+    shown = vcenter.ok("vm_power", check=True, **options)
+    assert shown["objects"]["desk-1"]["actions"] == ["move host (to esx-002.lab)", "power on (resume it)"]
+    done = vcenter.ok("vm_power", **options)
+    assert {name: entry["host"] for name, entry in done["objects"].items()} == morning["places"]
+    assert all(entry["seconds"] >= 0 for entry in done["objects"].values())
+    assert not vcenter.ok("vm_power", **options)["changed"]
 
 
 def test_a_desktop_that_cannot_return_is_said_at_night(start_vcenter: StartVcenter) -> None:
@@ -107,8 +127,10 @@ def test_a_desktop_that_cannot_return_is_said_at_night(start_vcenter: StartVcent
         ({"desktops": [{"name": "a"}, {"name": "a"}]}, "a is there twice"),
         ({"compute_vms": [{"name": "desk-1"}]}, "desk-1 is also in compute_vms"),
         ({"wanted": ["desk-9"]}, "desk-9 is not in desktops"),
-        ({"timing": {"per_host": 0}}, "timing.per_host: must be at least 1"),
+        ({"timing": {"at_once": 0}}, "timing.at_once: must be at least 1"),
+        ({"checks": {"desk-1": "asleep"}}, "checks.desk-1: 'asleep' is none of idle, busy, failed"),
         ({"reserve": -1}, "reserve: must not be negative"),
+        ({"idle_window": -1}, "idle_window: must not be negative"),
     ],
 )
 def test_bad_input_is_said_before_anything_is_asked(vcenter: Vcenter, changes: dict[str, Any], says: str) -> None:
@@ -120,6 +142,70 @@ def test_bad_input_is_said_before_anything_is_asked(vcenter: Vcenter, changes: d
     }
     assert says in vcenter.fails("harvest_plan", **(options | changes))["msg"]
     assert not vcenter.counts()["requests"]
+
+
+def test_the_vcenter_s_own_samples_are_remembered_until_a_window_is_full(
+    start_vcenter: StartVcenter, tmp_path: Path
+) -> None:
+    # The simulator's machines use 50 MHz a CPU.
+    vcenter = start_vcenter(vgpu_fleet(vms=[desk("desk-1"), desk("desk-2", cpus=8), desk("desk-3")]))
+    files = {"history_file": str(tmp_path / "kept" / "history.json")}
+    report = tmp_path / "kept" / "harvest.json"
+    desktops = [{"name": f"desk-{number}", "lend": True} for number in (1, 2, 3)]
+    for minute in range(0, 60, 10):
+        evening = plan(vcenter, f"2026-01-13T20:{minute:02}:00+01:00", desktops=desktops, **files)
+        assert evening["suspend"] == (["desk-1", "desk-3"] if minute == 50 else []), minute
+        vcenter.ok(
+            "harvest_record", seen=evening["record"], report_file=str(report),
+            ended=f"2026-01-13T20:{minute:02}:30+01:00", **files, **NO_CONNECTION,
+        )  # fmt: skip
+    assert "in use: 400 MHz" in evening["objects"]["desk-2"]["reason"]
+    night = json.loads(report.read_text())["nights"][0]
+    assert [sample["desktops_in_use"] for sample in night["series"]] == [1] * 6
+    assert night["gpu_hours_total"] == pytest.approx(2 * 50 / 60 + 2 * 0.5, abs=0.001)
+    Path(files["history_file"]).write_text("{")
+    broken = vcenter.fails(
+        "harvest_plan", schedules={"o": OFFICE}, compute_profile="nvidia_a100-40c", desktops=[], **files
+    )
+    assert "history.json: it is not what a run has written" in broken["msg"]
+
+
+def test_a_custom_attribute_marks_what_may_be_lent(start_vcenter: StartVcenter) -> None:
+    vcenter = start_vcenter(office())
+    with vcenter_connection(vcenter) as content:
+        key = content.customFieldsManager.AddCustomFieldDef("lend.me", None, None, None).key
+        machines = content.viewManager.CreateContainerView(content.rootFolder, [vim.VirtualMachine], True).view
+        for machine_ in machines:
+            content.customFieldsManager.SetField(machine_, key, "no" if machine_.name == "desk-4" else "Yes")
+    desktops = [{"name": f"desk-{number}", "cpu_mhz": IDLE} for number in range(1, 5)]
+    assert plan(vcenter, EVENING, desktops=desktops)["suspend"] == []
+    marked = plan(vcenter, EVENING, desktops=desktops, lend_attribute="lend.me")
+    assert len(marked["suspend"]) == 2
+    assert marked["objects"]["desk-4"]["reason"] == "not marked to be lent"
+    assert plan(vcenter, EVENING, desktops=desktops, lend_attribute="nobody.made.it")["suspend"] == []
+
+
+def test_compute_machines_start_on_what_is_lent_and_leave_in_the_morning(start_vcenter: StartVcenter) -> None:
+    full = {"mode": "vgpu", "profile": "nvidia_a100-40c"}
+    ready = machine("train-1", memory_locked=True, gpus=[full])
+    vcenter = start_vcenter(vgpu_fleet(vms=[*(desk(f"desk-{number}") for number in range(1, 5)), ready]))
+    work = {"compute_vms": [{"name": "train-1"}, {"name": "train-2"}], "compute_clone": True}
+    evening = plan(vcenter, EVENING, **work)
+    assert (evening["start"], evening["clone"]) == (
+        ["train-1", "train-2"],
+        [{"name": "train-2", "host": "esx-001.lab"}],
+    )
+    assert evening["attach"] == ["train-2"]
+    assert evening["start_places"] == {"train-1": "esx-001.lab", "train-2": "esx-001.lab"}
+    refused = vcenter.run("harvest_plan", schedules={"o": OFFICE}, compute_profile="nvidia_a100-40c", now=EVENING,
+                          desktops=[], compute_vms=[{"name": "train-2"}]).result  # fmt: skip
+    assert refused["failure"] == {"code": "vm_not_found", "object": "train-2", "fault": None}
+    vcenter.ok("vm_power", vms=evening["suspend"], state="suspended", lend=True)
+    vcenter.ok("vm_power", vms=["train-1"], state="on")
+    again = plan(vcenter, EVENING, **work)
+    assert (again["working"], again["start"]) == (["train-1"], ["train-2"])
+    assert plan(vcenter, MORNING, **work)["release"] == ["train-1"]
+    assert plan(vcenter, EVENING, **work)["record"]["use"]["compute"] == 1
 
 
 def test_the_number_of_requests_does_not_depend_on_how_many_desktops_there_are(start_vcenter: StartVcenter) -> None:

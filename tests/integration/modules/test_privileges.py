@@ -187,6 +187,11 @@ SCENARIOS = [
     Scenario("vm_power", power("on", "suspended"), (SUSPEND,)),
     Scenario("vm_power", power("on", "suspended", lend=True), (MANAGE, SET, SUSPEND)),
     Scenario("vm_power", power("on", "resumed"), (ON,), lambda n: ("vm_power", power("on", "suspended")(n))),
+    Scenario(
+        "vm_power",
+        lambda n: {"vms": [f"off-{n:03}"], "state": "on", "hosts": {f"off-{n:03}": f"spare-{n:03}.lab"}},
+        ("Resource.ColdMigrate", ON),
+    ),
     Scenario("vm_shares", shares, ("VirtualMachine.Config.Resource",)),
     Scenario("vm_group", lambda n: {"vms": [vm(f"new-{n}", host=host(n), template=TEMPLATE)]}, CLONE),
     Scenario(

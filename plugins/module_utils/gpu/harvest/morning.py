@@ -11,7 +11,6 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import datetime
-import heapq
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog
@@ -41,10 +40,8 @@ class Timing:
     """To resume a desktop of which nothing was measured."""
     measured: t.Mapping[str, float] = dataclasses.field(default_factory=dict)
     """To resume a desktop, by name: the longest of its last times."""
-    per_host: int = 1
-    """Desktops that one host resumes at once. Power-ons with vGPUs are made one after the other on a host."""
     at_once: int = 16
-    """Desktops that resume at once altogether."""
+    """Desktops that resume at once, each on a host of its own."""
     margin: float = 0.25
     """Share of all this that is added."""
     least_margin: float = 600.0
@@ -105,7 +102,7 @@ def plan_morning(
                     places[name] = found
                 elif not at_home:
                     nowhere[name] = _why_nowhere(vm, hosts)
-    returns = _lanes(lent, places, timing)
+    returns = _returns(lent, places, timing)
     work = timing.drain + timing.release + max((item.ends for item in returns), default=0.0)
     seconds = work + max(timing.least_margin, timing.margin * work) if returns else 0.0
     return MorningPlan(returns, nowhere, seconds)
@@ -197,8 +194,10 @@ def _empty(gpus: t.Mapping[str, Gpu]) -> int:
 
 
 def _may_take(vm: VmFacts, host: HostFacts, hosts: t.Mapping[str, HostFacts]) -> bool:
-    """A suspended machine resumes on the same GPU type only, within its cluster."""
+    """A suspended machine resumes on the same GPU type only, within its cluster; it leaves only a host that answers."""
     home = hosts.get(vm.host or "")
+    if home is not None and home.name != host.name and not home.answers:
+        return False
     offers = all(offered(str(gpu.profile), host) is not None for gpu in vm.gpus)
     same_cluster = home is None or home.cluster == host.cluster
     return host.answers and not host.in_maintenance and offers and (host.name == vm.host or same_cluster)
@@ -221,35 +220,41 @@ def _why_nowhere(vm: VmFacts, hosts: t.Mapping[str, HostFacts]) -> str:
     able = [name for name, host in sorted(hosts.items()) if _may_take(vm, host, hosts)]
     if able:
         return f"no room for {wanted} on {', '.join(able)}, even once all compute machines have left"
-    state = "is gone" if home is None else "does not answer" if not home.answers else "is in maintenance mode"
+    state = "is gone" if home is None else "is in maintenance mode"
     if home is not None and home.answers and not home.in_maintenance:
         state = "does not offer it any more"
+    if home is not None and not home.answers:
+        return f"{vm.host} does not answer, and a suspended machine leaves only a host that does"
     return f"{vm.host} {state}, and no other host of its cluster offers {wanted}"
 
 
-def _lanes(lent: t.Mapping[str, VmFacts], places: t.Mapping[str, str], timing: Timing) -> tuple[Return, ...]:
-    """Resume wherever a host and the whole have a lane free: on the host with the most to do, the longest first."""
+def waves(places: t.Mapping[str, str], timing: Timing) -> tuple[tuple[str, ...], ...]:
+    """Who resumes together: one desktop on each host, and the next wave when all of this one are back.
+
+    A host powers on machines with vGPUs one after the other. Hosts with the most left to do come first, and on each the
+    desktops that take the longest, so that a wave's desktops take about the same time.
+    """
     seconds = {name: timing.measured.get(name, timing.resume) for name in places}
     queues: dict[str, list[str]] = {}
     for name in sorted(places, key=lambda name: (-seconds[name], name), reverse=True):
         queues.setdefault(places[name], []).append(name)
-    load = {host: sum(seconds[name] for name in queue) for host, queue in queues.items()}
-    free = [(-load[host], host) for host, queue in queues.items() for _lane in range(min(timing.per_host, len(queue)))]
-    heapq.heapify(free)
-    busy: list[tuple[float, str]] = []
-    returns: list[Return] = []
-    now = 0.0
-    while free or busy:
-        if not free or len(busy) >= timing.at_once:
-            now, host = heapq.heappop(busy)
-            if queues[host]:
-                heapq.heappush(free, (-load[host], host))
-            continue
-        _load, host = heapq.heappop(free)
-        if queues[host]:
-            name = queues[host].pop()
-            load[host] -= seconds[name]
-            end = now + seconds[name]
-            heapq.heappush(busy, (end, host))
-            returns.append(Return(name, host, host != lent[name].host, now, end))
+    found = []
+    while queues:
+        hosts = sorted(
+            queues, key=lambda host: (-len(queues[host]), -sum(seconds[name] for name in queues[host]), host)
+        )
+        found.append(tuple(queues[host].pop() for host in hosts[: timing.at_once]))
+        queues = {host: queue for host, queue in queues.items() if queue}
+    return tuple(found)
+
+
+def _returns(lent: t.Mapping[str, VmFacts], places: t.Mapping[str, str], timing: Timing) -> tuple[Return, ...]:
+    begin = 0.0
+    returns = []
+    for wave in waves(places, timing):
+        seconds = {name: timing.measured.get(name, timing.resume) for name in wave}
+        returns += [
+            Return(name, places[name], places[name] != lent[name].host, begin, begin + seconds[name]) for name in wave
+        ]
+        begin += max(seconds.values())
     return tuple(returns)

@@ -8,15 +8,29 @@ import dataclasses
 import datetime
 import typing as t
 
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.evening import IdlePolicy
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.evening import (
+    Activity,
+    Check,
+    Heartbeat,
+    IdlePolicy,
+)
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.history import (
+    History,
+    gpu_use,
+    measured,
+    returned_since,
+    window,
+)
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.morning import Timing
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.night import NightPlan, NightPolicy
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.night import NightFacts, NightPlan, NightPolicy
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.report import time_text
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.schedule import (
     Hours,
     ScheduleError,
     hours_at,
     schedule_from,
 )
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.show import table
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vgpu import Profile, parse_profile
 
 Params = t.Mapping[str, t.Any]
@@ -32,13 +46,16 @@ class Moment:
 
 def mistakes(params: Params) -> str | None:
     """What is wrong with the options beyond their types."""
-    for key in ("idle_mhz", "idle_samples", "reserve", "interval"):
+    for key in ("idle_mhz", "idle_samples", "idle_window", "reserve", "interval"):
         if params[key] < 0:
             return f"{key}: must not be negative."
     for key, value in params["timing"].items():
-        least = 1 if key in ("per_host", "at_once") else 0
+        least = 1 if key == "at_once" else 0
         if value < least:
             return f"timing.{key}: must be at least {least}."
+    for name, check in params["checks"].items():
+        if check not in t.get_args(Check):
+            return f"checks.{name}: {check!r} is none of {', '.join(t.get_args(Check))}."
     names = [desktop["name"] for desktop in params["desktops"]]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
@@ -74,31 +91,82 @@ def moment(params: Params) -> Moment:
         raise ScheduleError(f"schedules: {error}") from error
 
 
-def policy(params: Params) -> NightPolicy:
+def policy(params: Params, history: History) -> NightPolicy:
     """What the site wants. Raises ValueError for a profile that is none."""
-    measured = {
-        desktop["name"]: desktop["resume_seconds"] for desktop in params["desktops"] if desktop["resume_seconds"]
-    }
+    given = {desktop["name"]: desktop["resume_seconds"] for desktop in params["desktops"] if desktop["resume_seconds"]}
     return NightPolicy(
         IdlePolicy(params["idle_mhz"], params["idle_samples"], params["check_required"], params["reserve"]),
-        Timing(measured=measured, **params["timing"]),
+        Timing(measured={**measured(history), **given}, **params["timing"]),
         _compute_profile(params),
         params["interval"],
         None if params["phase"] == "auto" else params["phase"],
         frozenset(params["wanted"]),
+        params["compute_clone"],
     )
 
 
-def result_dict(night: NightPlan) -> dict[str, t.Any]:
+def activity(
+    params: Params, history: History, now: datetime.datetime, seen: t.Mapping[str, tuple[Heartbeat, float | None]]
+) -> dict[str, Activity]:
+    """What is known of each desktop's use: samples of the site, or else those remembered and the one of now."""
+    length = datetime.timedelta(seconds=params["idle_window"] + params["interval"] / 2)
+    known = {}
+    for desktop in params["desktops"]:
+        heartbeat, cpu = seen.get(desktop["name"], ("gray", None))
+        # Samples of before its user came say nothing of it.
+        samples = () if returned_since(history, desktop["name"], now - length) else tuple(desktop["cpu_mhz"])
+        if not samples and cpu is not None:
+            samples = (*window(history, desktop["name"], now, length), cpu)
+        known[desktop["name"]] = Activity(samples, heartbeat, params["checks"].get(desktop["name"]))
+    return known
+
+
+def record_dict(params: Params, at: Moment, facts: NightFacts, cpu: t.Mapping[str, float | None]) -> dict[str, t.Any]:
+    """What a run has seen, for harvest_record to remember."""
+    limit = params["idle_mhz"]
+    in_use = {name: not activity.cpu_mhz or activity.cpu_mhz[-1] > limit for name, activity in facts.activity.items()}
+    first = schedule_from("", next(iter(params["schedules"].values())))
+    clusters = {facts.hosts[host].cluster for host in _homes(facts) if host in facts.hosts}
+    hosts = [host for host in facts.hosts.values() if host.cluster in clusters]
+    end = at.hours.since if at.hours.working else at.hours.until
+    since = None if at.hours.working else at.hours.since
+    return {
+        "time": time_text(at.now),
+        "working": at.hours.working,
+        "night": (since or at.now).astimezone(first.zone).date().isoformat(),
+        "since": time_text(since or at.now),
+        "deadline": None if end is None else time_text(end),
+        "cpu": {name: mhz for name, mhz in cpu.items() if mhz is not None and name in facts.activity},
+        "desktops": list(facts.activity),
+        "use": dataclasses.asdict(gpu_use(at.now, hosts, facts.vms.values(), facts.jobs, in_use)),
+    }
+
+
+def _homes(facts: NightFacts) -> set[str]:
+    return {str(facts.vms[name].host) for name in facts.activity if name in facts.vms}
+
+
+def result_dict(night: NightPlan, now: datetime.datetime) -> dict[str, t.Any]:
     """The plan beside its objects, times as ISO 8601 in UTC."""
     return {
+        "table": table(night, now),
         "phase": night.phase,
         "deadline": _utc(night.deadline),
         "start_by": _utc(night.start_by),
         "release": list(night.release),
         "suspend": list(night.suspend),
         "resume": list(night.resume),
+        "waves": [list(wave) for wave in night.waves],
+        "places": night.places,
         "room": dict(night.room),
+        "start": list(night.compute.start),
+        "clone": [{"name": name, "host": night.compute.places[name]} for name in night.compute.clone],
+        "attach": list(night.compute.attach),
+        "working": list(night.working),
+        "start_places": dict(night.compute.places),
+        "lent": list(night.lent),
+        "returned": list(night.returned),
+        "stranded": dict(night.stranded),
     }
 
 

@@ -87,3 +87,31 @@ def test_suspended_and_resumed(
     planned = plan_power(["a"], state, {"a": vm("a", *gpus, power=power)}, {"esx": esx})["a"]
     assert [str(change) for change in planned.plan.changes] == actions
     assert [problem.code for problem in planned.plan.problems] == ([code] if code else [])
+
+
+@pytest.mark.parametrize(
+    ("power", "home", "actions", "codes"),
+    [
+        ("suspended", {"in_maintenance": True}, ["move host (to new)", "power on (resume it)"], []),
+        ("poweredOff", {}, ["move host (to new)", "power on"], []),
+        # It runs, so it stays where it is.
+        ("poweredOn", {}, [], []),
+        ("suspended", {"connection": "notResponding"}, None, ["host_not_connected"]),
+    ],
+)
+def test_a_machine_that_does_not_run_moves_to_its_place_first(
+    power: str, home: dict[str, t.Any], actions: list[str] | None, codes: list[str]
+) -> None:
+    hosts = {"esx": host("esx", **home), "new": host("new")}
+    planned = plan_power(["a"], "on", {"a": vm("a", power=power)}, hosts, places={"a": "new"})["a"]
+    assert [problem.code for problem in planned.plan.problems] == codes
+    if actions is not None:
+        assert [str(change) for change in planned.plan.changes] == actions
+        assert planned.host == ("new" if actions else None)
+
+
+def test_a_place_that_takes_no_work_is_a_problem() -> None:
+    hosts = {"esx": host("esx"), "new": host("new", in_maintenance=True)}
+    places = {"a": "new", "b": "nowhere"}
+    planned = plan_power(["a", "b"], "on", {"a": vm("a"), "b": vm("b")}, hosts, places=places)
+    assert [item.plan.problems[0].code for item in planned.values()] == ["host_in_maintenance", "no_host"]

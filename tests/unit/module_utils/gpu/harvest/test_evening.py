@@ -21,7 +21,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.evening
     plan_evening,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vgpu import Profile, parse_profile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 IDLE = Activity((50.0,) * 6, "green")
@@ -154,6 +154,7 @@ def test_only_marked_desktops_are_lent() -> None:
     assert plan.decisions["a"].reason == "not marked to be lent"
 
 
+@settings(deadline=None)
 @given(gpus=st.lists(st.lists(st.booleans(), max_size=4), min_size=1, max_size=6), reserve=st.integers(0, 8))
 def test_the_reserve_is_kept_and_every_suspension_makes_room(gpus: list[list[bool]], reserve: int) -> None:
     named = [[f"d{gpu}{number}" for number in range(len(states))] for gpu, states in enumerate(gpus)]

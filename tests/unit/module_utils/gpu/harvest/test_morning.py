@@ -16,8 +16,9 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.morning
     make_room,
     phase_at,
     plan_morning,
+    waves,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 DESKTOP, COMPUTE = "nvidia_a100-10c", "nvidia_a100-20c"
@@ -76,8 +77,8 @@ def test_nothing_lent_needs_no_time() -> None:
     assert plan.returns == ()
 
 
-def test_a_desktop_whose_host_has_failed_returns_elsewhere_but_takes_nobody_s_place() -> None:
-    hosts = hosts_of(host("esx1", (), connection="notResponding"), host("esx2", ()), host("esx3", ()))
+def test_a_desktop_whose_host_takes_no_work_returns_elsewhere_but_takes_nobody_s_place() -> None:
+    hosts = hosts_of(host("esx1", (), in_maintenance=True), host("esx2", ()), host("esx3", ()))
     desktops = lent("a", on="esx1") | lent("b", "c", "d", "e", on="esx2")
     plan = plan_morning(desktops, (), hosts, Timing())
     assert {item.desktop: item.host for item in plan.returns if item.moved} == {"a": "esx3"}
@@ -88,7 +89,8 @@ def test_a_desktop_whose_host_has_failed_returns_elsewhere_but_takes_nobody_s_pl
     [
         ([], "esx1 is gone, and no other host of its cluster offers a100-10c"),
         ([host("esx1", (), in_maintenance=True)], "esx1 is in maintenance mode, and no other host"),
-        ([host("esx1", (), connection="notResponding"), host("far", (), cluster="other")], "esx1 does not answer"),
+        ([host("esx1", (), connection="notResponding"), host("esx2", ())], "esx1 does not answer, and a suspended"),
+        ([host("esx1", (), in_maintenance=True), host("far", (), cluster="other")], "esx1 is in maintenance mode"),
         ([host("esx1", (), vgpu_types=())], "esx1 does not offer it any more"),
         ([host("esx1", ("stays",))], "no room for a100-10c on esx1, even once all compute machines have left"),
     ],
@@ -101,11 +103,11 @@ def test_a_desktop_that_can_return_nowhere_is_named(hosts: list[HostFacts], reas
 
 @given(
     seconds=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 300)), min_size=1, max_size=16),
-    per_host=st.integers(1, 4),
     at_once=st.integers(1, 8),
 )
-def test_lanes_are_never_exceeded_and_none_is_idle_for_nothing(
-    seconds: list[tuple[int, int]], per_host: int, at_once: int
+@settings(deadline=None)
+def test_a_host_resumes_one_desktop_at_a_time_and_there_are_no_more_waves_than_must_be(
+    seconds: list[tuple[int, int]], at_once: int
 ) -> None:
     hosts = hosts_of(*(host(f"esx{number}", *[()] * 8) for number in range(4)))
     desktops: dict[str, VmFacts] = {}
@@ -113,20 +115,24 @@ def test_lanes_are_never_exceeded_and_none_is_idle_for_nothing(
     for number, (on, time) in enumerate(seconds):
         desktops |= lent(f"d{number}", on=f"esx{on}")
         measured[f"d{number}"] = time
-    plan = plan_morning(desktops, (), hosts, Timing(measured=measured, per_host=per_host, at_once=at_once))
+    timing = Timing(measured=measured, at_once=at_once)
+    plan = plan_morning(desktops, (), hosts, timing)
     assert sorted(item.desktop for item in plan.returns) == sorted(desktops)
-    for moment in {item.begins for item in plan.returns}:
-        there = [item for item in plan.returns if item.begins <= moment < item.ends]
-        assert len(there) <= at_once
-        assert all(count <= per_host for count in Counter(item.host for item in there).values())
-    makespan = max(item.ends for item in plan.returns)
-    total = sum(measured.values())
-    longest = max(measured.values())
-    load = Counter[str]()
-    for name, vm in desktops.items():
-        load[str(vm.host)] += int(measured[name])
-    # Graham's bound for each host's lanes and for all lanes.
-    assert makespan <= total / at_once + max(load.values()) / per_host + 2 * longest
+    places = {item.desktop: item.host for item in plan.returns}
+    found = waves(places, timing)
+    assert [item.desktop for item in plan.returns] == [name for wave in found for name in wave]
+    for wave in found:
+        assert len(wave) <= at_once
+        assert len({places[name] for name in wave}) == len(wave)
+    most = max(Counter(places.values()).values())
+    assert len(found) == max(most, -(-len(desktops) // at_once))
+    # Nobody begins before the wave before is over, and each takes its time.
+    begin = 0.0
+    for wave in found:
+        mine = [item for item in plan.returns if item.desktop in wave]
+        assert {item.begins for item in mine} == {begin}
+        assert all(item.ends == begin + measured[item.desktop] for item in mine)
+        begin = max(item.ends for item in mine)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.schedul
     hours_at,
     schedule_from,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -90,6 +90,7 @@ def test_who_follows_two_schedules_is_lent_only_between_both() -> None:
     assert hours_at([early, late], utc("2026-01-14T21:00")).until == utc("2026-01-15T04:00")
 
 
+@settings(deadline=None)
 @given(
     now=st.datetimes(datetime.datetime(2025, 1, 1), datetime.datetime(2027, 12, 31)),
     ready_by=st.times().map(lambda time: time.replace(microsecond=0)),
