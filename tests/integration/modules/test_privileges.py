@@ -188,6 +188,7 @@ SCENARIOS = [
     Scenario("vm_power", power("on", "suspended", lend=True), (MANAGE, SET, SUSPEND)),
     Scenario("vm_power", power("on", "resumed"), (ON,), lambda n: ("vm_power", power("on", "suspended")(n))),
     Scenario("vm_shares", shares, ("VirtualMachine.Config.Resource",)),
+    Scenario("vm_shares", lambda n: shares(n) | {"remember": True}, (MANAGE, SET, "VirtualMachine.Config.Resource")),
     Scenario("vm_group", lambda n: {"vms": [vm(f"new-{n}", host=host(n), template=TEMPLATE)]}, CLONE),
     Scenario(
         "vm_group",

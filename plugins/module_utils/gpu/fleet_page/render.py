@@ -38,19 +38,26 @@ def render(page: Page, assets: t.Mapping[str, str], generated: str) -> str:
     """The whole file; `generated` is a UTC time in ISO 8601. The same input gives the same text."""
     styles = [assets["uPlot.min.css"], assets["page.css"]]
     scripts = [assets["uPlot.iife.min.js"], "\n".join(assets[name] for name in ("charts.js", "tree.js", "page.js"))]
+    return document(assets["page.html"], styles, scripts, to_dict(page), title=page.title, generated=generated)
+
+
+def document(
+    template: str, styles: t.Sequence[str], scripts: t.Sequence[str], data: t.Any, *, title: str, generated: str
+) -> str:
+    """A template's holes filled: styles and scripts that the page's policy names, and data that stays data."""
     policy = (
         "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src {' '.join(map(_hash, styles))}; script-src {' '.join(map(_hash, scripts))}"
     )
     parts = {
-        "title": html.escape(page.title),
+        "title": html.escape(title),
         "policy": html.escape(policy, quote=False),
         "generated": html.escape(generated),
         "styles": "\n".join(f"<style>{text}</style>" for text in styles),
-        "data": _inert(to_dict(page)),
+        "data": _inert(data),
         "scripts": "\n".join(f"<script>{text}</script>" for text in scripts),
     }
-    return _HOLE.sub(lambda hole: parts[hole[1]], assets["page.html"])
+    return _HOLE.sub(lambda hole: parts[hole[1]], template)
 
 
 def former(text: str) -> Former | None:

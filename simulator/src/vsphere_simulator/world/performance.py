@@ -44,6 +44,8 @@ class Past:
 
     def __init__(self, site: Site) -> None:
         self.load = site.load
+        self.now = site.world.clock.now()
+        """Of the whole query, so that all its entities have the same samples."""
         self._divided: dict[tuple[str, dt.datetime], tuple[HostLoad, dict[str, Running], dict[str, Usage]]] = {}
 
     def of_host(self, host: HostSystem, moment: dt.datetime) -> tuple[HostLoad, dict[str, Running], dict[str, Usage]]:
@@ -204,7 +206,9 @@ class PerformanceManager(ManagedObject):
         """The metrics that an entity has samples of."""
         kind = self._kind_of(entity, "entity")
         past = Past(self.site)
-        if not any(past.sample(entity, one) for one, _ in self._times(interval_id or FINEST, begin_time, end_time)):
+        if not any(
+            past.sample(entity, one) for one, _ in self._times(past.now, interval_id or FINEST, begin_time, end_time)
+        ):
             return []
         return [self._metric(one) for one in self._available(kind, interval_id or FINEST)]
 
@@ -224,11 +228,11 @@ class PerformanceManager(ManagedObject):
 
     # --- samples ---
 
+    @staticmethod
     def _times(
-        self, interval: int, begin: dt.datetime | None, end: dt.datetime | None
+        now: dt.datetime, interval: int, begin: dt.datetime | None, end: dt.datetime | None
     ) -> list[tuple[dt.datetime, dt.datetime]]:
         """Middle and end of each interval after `begin` up to `end`, as far as they are kept."""
-        now = self.world.clock.now()
         keep = REAL_TIME_SECONDS if interval == SAMPLE_SECONDS else _LENGTHS[interval]
         first = max(now - dt.timedelta(seconds=keep), _utc(begin) if begin is not None else now - _AGES)
         last = floor(min(now, _utc(end)) if end is not None else now, interval)
@@ -283,7 +287,7 @@ class PerformanceManager(ManagedObject):
 
     def _answer(self, past: Past, entity: ManagedObject, spec: t.Any, counters: list[pc.Counter]) -> t.Any:
         interval = spec.intervalId or FINEST
-        times = self._times(interval, spec.startTime, spec.endTime)
+        times = self._times(past.now, interval, spec.startTime, spec.endTime)
         if interval == SAMPLE_SECONDS and spec.maxSample:
             times = times[-spec.maxSample :]
         ends: list[dt.datetime] = []
