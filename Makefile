@@ -63,7 +63,7 @@ page-test: test-env ## The fleet page in headless Chromium, installed first wher
 	CHROMIUM=$$(tools/chromium) $(PYTEST) tests/page
 
 .PHONY: pictures
-pictures: test-env ## Make the pictures of the documentation anew: simulator, fleet page, Chromium (half a minute)
+pictures: test-env ## Make the pictures of the documentation anew: simulator, fleet page, a day of harvesting, Chromium (a minute)
 	CHROMIUM=$$(tools/chromium) $(BIN)/python tools/pictures.py
 
 .PHONY: molecule

@@ -43,8 +43,14 @@ options:
     type: dict
     default: {}
   jobs_file:
-    description: JSON file with the pool's jobs, see docs/fleet_page.md. If not set, the page shows no jobs.
+    description:
+      - JSON file with the pool's jobs, what C(squeue --json) prints, or the shape in docs/fleet_page.md. If not set,
+        the page shows no jobs.
     type: path
+  shards_per_gpu:
+    description: How many shards Slurm cuts a GPU into, to say which part of a GPU a job has.
+    type: int
+    default: 10
   doctor_file:
     description: JSON file with the findings of the role gpu_doctor (its C(gpu_doctor_file)).
     type: path
@@ -168,6 +174,7 @@ def argument_spec() -> Spec:
         "bar_overrides": {"type": "dict", "default": {}},
         "tenants": {"type": "dict", "default": {}},
         "jobs_file": {"type": "path"},
+        "shards_per_gpu": {"type": "int", "default": 10},
         "doctor_file": {"type": "path"},
         "plan_file": {"type": "path"},
         "harvest_file": {"type": "path"},
@@ -186,6 +193,8 @@ def prepare(module: AnsibleModule) -> None:
         raise InputError(str(error)) from error
     if not re.fullmatch(r"0?[0-7]{3}", params["mode"]):
         raise InputError(f"mode: {params['mode']!r} is no mode in octal, such as 0644.")
+    if params["shards_per_gpu"] < 1:
+        raise InputError(f"shards_per_gpu: {params['shards_per_gpu']} is no number of parts.")
     given(params)
     _assets(params)
     _before(params)
@@ -199,12 +208,12 @@ def given(params: Params) -> Inputs:
         if not isinstance(patterns, list) or not all(isinstance(pattern, str) for pattern in patterns):
             raise InputError(f"tenants: {tenant} needs a list of shell patterns of names of virtual machines.")
     return Inputs(
-        jobs=_file(params, "jobs_file", inputs.jobs),
+        jobs=_file(params, "jobs_file", lambda data: inputs.jobs(data, params["shards_per_gpu"])),
         findings=_file(params, "doctor_file", inputs.findings),
         plan=_file(params, "plan_file", inputs.plan),
         harvest=(
             *(_file(params, "harvest_file", inputs.harvest) or ()),
-            *(_file(params, "day_file", inputs.charts) or ()),
+            *(_file(params, "day_file", lambda data: inputs.charts(inputs.day(data))) or ()),
         ),
         benchmark=_file(params, "benchmark_file", inputs.charts) or (),
         tenants=tenants,

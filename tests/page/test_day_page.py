@@ -71,3 +71,5 @@ def test_it_fits_the_screen(open_page: Open, tmp_path: Path, scheme: str, width:
     tab = open_page(written(tmp_path), color_scheme=scheme, viewport={"width": width, "height": 800})
     expect(tab.locator(".plot canvas")).to_have_count(3)
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    wide = "() => [...document.querySelectorAll('#tiles li')].filter((one) => one.scrollWidth > one.clientWidth).length"
+    assert tab.evaluate(wide) == 0

@@ -11,6 +11,7 @@ import datetime
 import itertools
 import typing as t
 
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_page import slurm_jobs
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_page.build import GivenPlan
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_page.model import (
     Chart,
@@ -31,8 +32,10 @@ class ShapeError(ValueError):
     """Data that is not of the documented shape; the message names the place and what belongs there."""
 
 
-def jobs(data: t.Any) -> tuple[Job, ...]:
-    """The pool's jobs: `{"jobs": [...]}`. Raises ShapeError."""
+def jobs(data: t.Any, shards_per_gpu: int = 10) -> tuple[Job, ...]:
+    """The pool's jobs: `{"jobs": [...]}`, or what `squeue --json` prints. Raises ShapeError."""
+    if slurm_jobs.is_queue(data):
+        data = slurm_jobs.jobs(data, shards_per_gpu)
     found = []
     for where, item in _items(data, "jobs"):
         gpus = item.get("gpus", 0)

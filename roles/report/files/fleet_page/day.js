@@ -4,7 +4,7 @@
   const { figures } = REPORT;
   const $ = (id) => document.getElementById(id);
   const percent = (share) => (share === null ? "-" : `${(100 * share).toLocaleString("en", { maximumFractionDigits: 1 })} %`);
-  const amount = (value, unit) => `${value.toLocaleString("en", { maximumFractionDigits: 1 })} ${unit}`;
+  const amount = (value, unit) => `${value.toLocaleString("en", { maximumFractionDigits: value < 100 ? 1 : 0 })} ${unit}`;
   const zoned = (time) => {
     const options = { dateStyle: "medium", timeStyle: "short", timeZone: REPORT.timezone };
     try {
