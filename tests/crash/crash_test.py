@@ -48,6 +48,7 @@ TIMINGS = {
     "power_off": 0.3, "guest_shutdown": 0.3, "suspend": 0.3, "migrate": 0.3, "install": 0.6,
 }  # fmt: skip
 HOLD_S = 3600
+FORMER_SHARES = re.compile(r"cpu=\S+ memory=\S+$")
 RUN_S = 900
 
 # Whatever else is called changes something.
@@ -150,8 +151,11 @@ def difference(expected: t.Any, found: t.Any, where: str = "") -> str:
 
 def marks(world: t.Mapping[str, t.Any]) -> list[str]:
     """Objects with a mark of ours, and locks; what objects were entitled to before is to stay."""
-    kept = {str(key) for key, name, _applies_to in world["fields"] if name == "gpuops.shares"}
-    found = [name for name, entity in world["objects"].items() if entity["custom_values"].keys() - kept]
+    found = [
+        name
+        for name, entity in world["objects"].items()
+        if any(not FORMER_SHARES.match(text) for text in entity["custom_values"].values())
+    ]
     return found + [name for name in world["objects"] if "gpuops-lock" in name]
 
 
