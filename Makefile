@@ -85,7 +85,7 @@ harvest-test: test-env ## A simulated week of harvesting, and a night by the pla
 	@cat .cache/harvest-week.txt; echo "as JSON: .cache/harvest-week.json"
 
 .PHONY: pictures
-pictures: test-env ## Make the pictures of the documentation anew: simulator, fleet page, Chromium (half a minute)
+pictures: test-env ## Make the pictures of the documentation anew: simulator, fleet page, a day of harvesting, Chromium (a minute)
 	CHROMIUM=$$(tools/chromium) $(BIN)/python tools/pictures.py
 
 .PHONY: molecule

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """The pictures of the documentation, behind `make pictures`: a simulated data centre, its fleet page, and Chromium.
 
-Hosts, GPUs, machines and the plan come from the simulator through the collection's own modules. Jobs, findings and
-charts are examples, since no pool runs here. Everything is made anew in a temporary directory; only the pictures stay.
+Hosts, GPUs, machines, the plan and the day of harvesting come from the simulator through the collection's own modules:
+shares are set, a simulated day passes, and its performance counters are read. Jobs, findings and the benchmark are
+examples, since no pool runs here. Everything is made anew in a temporary directory; only the pictures stay.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import math
 import os
 import secrets
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -28,12 +29,28 @@ import yaml
 from ansible_collections.gpuops.vsphere.plugins.filter.benchmark_page import benchmark_page
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.benchmark.report import build_report
 from playwright.sync_api import sync_playwright
+from pyVim.connect import Disconnect, SmartConnect
 
 TOP = Path(__file__).resolve().parent.parent
 IMAGES = TOP / "docs" / "images"
 ASSETS = TOP / "roles" / "report" / "files" / "fleet_page"
 MMIO = {"pciPassthru.use64bitMMIO": "TRUE", "pciPassthru.64bitMMIOSizeGB": "256"}
 START_S = 60
+TIME_SCALE = 6000
+"""A day passes in a quarter of a minute."""
+OFFICE = {
+    "points": [
+        {"at": "06:30", "mhz": 150},
+        {"at": "08:30", "mhz": 3100},
+        {"at": "11:45", "mhz": 3700},
+        {"at": "12:30", "mhz": 1700},
+        {"at": "13:45", "mhz": 3500},
+        {"at": "16:30", "mhz": 3000},
+        {"at": "18:30", "mhz": 150},
+    ],
+    "jitter_minutes": 45,
+}
+"""What a desktop asks of the CPUs."""
 # What each host of the cluster "research" runs: framebuffer of its vGPUs in GB.
 RESEARCH = [
     [40, 20, 20, 10, 10, 10],
@@ -55,6 +72,9 @@ SHOTS = (
 )
 
 
+DAY = ("harvest-day.png", {"width": 1280, "height": 820}, "light")
+
+
 def model() -> dict[str, Any]:
     """A data centre with A100 for research, T4 for desktops, V100 passed through whole."""
     vms: list[dict[str, Any]] = []
@@ -68,7 +88,12 @@ def model() -> dict[str, Any]:
         for at in range(14 - number):
             gpu = {"mode": "vgpu", "profile": "grid_t4-4q"}
             host = f"esx-desk-{number:02d}.dc"
-            vms.append({"name": f"desk-{number:02d}{at:02d}", "host": host, "power": "on", "gpus": [gpu], **shape})
+            work = {"pool": "desktops", "cpus": 2, "cpu_demand": OFFICE}
+            one = {"name": f"desk-{number:02d}{at:02d}", "host": host, "power": "on", "gpus": [gpu]}
+            vms.append({**one, **work, **shape})
+        for at in range(2):
+            work = {"pool": "compute", "cpus": 16, "memory_mb": 32768, "power": "on", "cpu_demand": 26000}
+            vms.append({"name": f"hpc-{number:02d}{at}", "host": f"esx-desk-{number:02d}.dc", **work})
     for number, bus in [(1, "3b"), (1, "5e"), (2, "3b"), (2, "86"), (3, "5e"), (5, "3b")]:
         gpu = {"mode": "fixed", "address": f"0000:{bus}:00.0"}
         host, power = f"esx-v100-{number:02d}.dc", "off" if number == 3 else "on"
@@ -93,8 +118,9 @@ def model() -> dict[str, Any]:
         "clusters": [
             {
                 "name": "desktops",
-                "host_defaults": {"gpus": [{"gpu": "T4", "count": 4}], **divided},
+                "host_defaults": {"gpus": [{"gpu": "T4", "count": 4}], "cpu_cores": 12, **divided},
                 "hosts": [{"name": "esx-desk-[01:06].dc"}],
+                "pools": [{"name": "desktops"}, {"name": "compute"}],
             },
             {
                 "name": "research",
@@ -143,34 +169,6 @@ def findings() -> dict[str, Any]:
     return {
         guest: {"findings": [{"check": check, "status": "FAIL", "message": message, "mend": mend}]}
         for guest, (check, message, mend) in found.items()
-    }
-
-
-def harvest() -> dict[str, Any]:
-    """A day of GPUs used by desktops and by compute, every quarter of an hour."""
-    begin = datetime.datetime(2026, 3, 4, 0, 0, tzinfo=datetime.UTC)
-    hours = [quarter / 4 for quarter in range(97)]
-    day = [1 / (1 + math.exp(-2.2 * (hour - 8))) * (1 - 1 / (1 + math.exp(-1.6 * (hour - 18)))) for hour in hours]
-    desktops = [round(2 + 18 * share + math.sin(hour * 2.1), 1) for hour, share in zip(hours, day, strict=True)]
-    compute = [
-        round(max(0, 21 - used), 1) if hour < 6.5 or hour > 19 else 0
-        for hour, used in zip(hours, desktops, strict=True)
-    ]
-    return {
-        "charts": [
-            {
-                "title": "GPUs by use over a day (example)",
-                "kind": "stacked",
-                "time": True,
-                "x": [(begin + datetime.timedelta(hours=hour)).isoformat() for hour in hours],
-                "y_label": "GPUs",
-                "series": [{"name": "desktops", "values": desktops}, {"name": "compute", "values": compute}],
-                "marks": [
-                    {"at": (begin + datetime.timedelta(hours=6.5)).isoformat(), "label": "morning"},
-                    {"at": (begin + datetime.timedelta(hours=19)).isoformat(), "label": "evening"},
-                ],
-            }
-        ]
     }
 
 
@@ -225,6 +223,16 @@ class Centre:
         result: dict[str, Any] = json.loads(done.stdout)
         return result
 
+    def wait(self, span: datetime.timedelta) -> None:
+        """Let simulated time pass."""
+        tls = ssl.create_default_context(cafile=self.connection["ca_file"])
+        names = {"host": "127.0.0.1", "port": self.connection["port"], "user": self.connection["username"]}
+        service = SmartConnect(**names, pwd=self.connection["password"], sslContext=tls)
+        end = service.CurrentTime() + span
+        while service.CurrentTime() < end:
+            time.sleep(0.2)
+        Disconnect(service)
+
     def file(self, name: str, data: Any) -> str:
         """Write JSON, and give the path."""
         path = self.directory / name
@@ -243,7 +251,7 @@ def centre(directory: Path, described: dict[str, Any]) -> Iterator[Centre]:
     command = [
         str(Path(sys.executable).parent / "vsphere-simulator"), "serve", "--model", str(directory / "model.yml"),
         "--listen", "127.0.0.1:0", "--username", "administrator@vsphere.local", "--password-file", str(secret),
-        "--time-scale", "500", "--ready-file", str(ready),
+        "--time-scale", str(TIME_SCALE), "--ready-file", str(ready),
     ]  # fmt: skip
     with log.open("w", encoding="utf-8") as stream:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
@@ -259,7 +267,29 @@ def centre(directory: Path, described: dict[str, Any]) -> Iterator[Centre]:
         process.wait(30)
 
 
-def make_page(site: Centre, machines: Sequence[dict[str, Any]]) -> Path:
+def make_day(site: Centre) -> tuple[Path, Path]:
+    """A day on which compute machines take what desktops leave: its page, and its JSON."""
+    kinds = (("desktops", "100"), ("compute", "1"))
+    site.run(
+        "vm_shares",
+        remember=True,
+        pools=[{"name": name, "cpu": {"shares": shares}, "memory": {"shares": shares}} for name, shares in kinds],
+    )
+    site.wait(datetime.timedelta(hours=24, minutes=10))
+    page, data = site.directory / "day.html", site.directory / "day.json"
+    site.run(
+        "harvest_report",
+        desktop_pools=["desktops"],
+        compute_pools=["compute"],
+        page_path=str(page),
+        path=str(data),
+        assets=str(ASSETS),
+        title="Cycle harvesting",
+    )
+    return page, data
+
+
+def make_page(site: Centre, machines: Sequence[dict[str, Any]], day: Path) -> Path:
     """The fleet page of the centre, after some desktops were suspended and a GPU's passthrough was changed."""
     asleep = [vm["name"] for vm in machines if vm["name"].startswith("desk") and vm["name"][-1] in "147"]
     site.run("vm_power", vms=asleep, state="suspended")
@@ -285,14 +315,14 @@ def make_page(site: Centre, machines: Sequence[dict[str, Any]]) -> Path:
         jobs_file=site.file("jobs.json", jobs(machines)),
         doctor_file=site.file("doctor.json", findings()),
         plan_file=site.file("plan.json", plan),
-        harvest_file=site.file("harvest.json", harvest()),
         benchmark_file=site.file("benchmark.json", benchmark()),
+        day_file=str(day),
     )
     return page
 
 
-def photograph(page: Path, into: Path) -> None:
-    """Open the page in Chromium and write the pictures."""
+def photograph(page: Path, day: Path, into: Path) -> None:
+    """Open the pages in Chromium and write the pictures."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=os.environ["CHROMIUM"], args=["--no-sandbox"])
         for name, size, scheme, fragment in SHOTS:
@@ -309,6 +339,12 @@ def photograph(page: Path, into: Path) -> None:
             tab.screenshot(path=into / name)
             tab.close()
             print(f"==> {into / name}")
+        name, size, scheme = DAY
+        tab = browser.new_page(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
+        tab.goto(day.as_uri())
+        tab.wait_for_selector(".plot canvas")
+        tab.screenshot(path=into / name)
+        print(f"==> {into / name}")
         browser.close()
 
 
@@ -338,8 +374,9 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="gpuops-pictures-") as directory,
         centre(Path(directory), described) as site,
     ):
-        page = make_page(site, described["vms"])
-        photograph(page, asked.into)
+        day, data = make_day(site)
+        page = make_page(site, described["vms"], data)
+        photograph(page, day, asked.into)
         photograph_benchmark(site.directory, asked.into)
         if asked.keep:
             asked.keep.write_bytes(page.read_bytes())

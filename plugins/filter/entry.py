@@ -16,8 +16,8 @@ description:
 positional: _common
 options:
   _input:
-    description: The name.
-    type: str
+    description: The name, or a dictionary of C(name) and what only this entry has.
+    type: raw
     required: true
   _common:
     description: What all have in common.
@@ -38,9 +38,9 @@ _value:
 """
 
 
-def entry(name: str, common: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+def entry(name: str | t.Mapping[str, t.Any], common: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """The entry; see DOCUMENTATION."""
-    return {**common, "name": name}
+    return {**common, **(name if isinstance(name, t.Mapping) else {"name": name})}
 
 
 class FilterModule:

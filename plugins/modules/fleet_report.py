@@ -43,8 +43,14 @@ options:
     type: dict
     default: {}
   jobs_file:
-    description: JSON file with the pool's jobs, see docs/fleet_page.md. If not set, the page shows no jobs.
+    description:
+      - JSON file with the pool's jobs, what C(squeue --json) prints, or the shape in docs/fleet_page.md. If not set,
+        the page shows no jobs.
     type: path
+  shards_per_gpu:
+    description: How many shards Slurm cuts a GPU into, to say which part of a GPU a job has.
+    type: int
+    default: 10
   doctor_file:
     description: JSON file with the findings of the role gpu_doctor (its C(gpu_doctor_file)).
     type: path
@@ -53,10 +59,19 @@ options:
       - JSON file with a plan of M(gpuops.vsphere.gpu_plan) (C(gpu_fleet_plan_file) of the role gpu_fleet).
     type: path
   harvest_file:
-    description: JSON file with charts of a day of cycle harvesting, see docs/fleet_page.md.
+    description:
+      - JSON file with the report of harvesting by hand-over (C(harvest.json)), or with charts, see docs/fleet_page.md.
+    type: path
+  day_file:
+    description: JSON file that M(gpuops.vsphere.harvest_report) has written, a day of harvesting by shares.
     type: path
   benchmark_file:
     description: JSON file with charts of the sharing benchmark, see docs/fleet_page.md.
+    type: path
+  metrics_path:
+    description:
+      - File for the same numbers as metrics, for the textfile collector of Prometheus' node_exporter; it ends with
+        C(.prom). Written anew each time, which is no change. docs/metrics.md lists them.
     type: path
   assets:
     description: Directory with what the page is made of. If not set, that of the collection's role report.
@@ -123,9 +138,9 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog, OverrideError
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, VmFacts
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_page import files, inputs, render
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_page import files, inputs, metrics, render
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_page.build import Inputs, build_page
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_page.model import to_dict
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_page.model import Page, to_dict
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership import unknown_host
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Change, ObjectPlan
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
@@ -159,10 +174,13 @@ def argument_spec() -> Spec:
         "bar_overrides": {"type": "dict", "default": {}},
         "tenants": {"type": "dict", "default": {}},
         "jobs_file": {"type": "path"},
+        "shards_per_gpu": {"type": "int", "default": 10},
         "doctor_file": {"type": "path"},
         "plan_file": {"type": "path"},
         "harvest_file": {"type": "path"},
+        "day_file": {"type": "path"},
         "benchmark_file": {"type": "path"},
+        "metrics_path": {"type": "path"},
         "assets": {"type": "path"},
     }
 
@@ -175,9 +193,12 @@ def prepare(module: AnsibleModule) -> None:
         raise InputError(str(error)) from error
     if not re.fullmatch(r"0?[0-7]{3}", params["mode"]):
         raise InputError(f"mode: {params['mode']!r} is no mode in octal, such as 0644.")
+    if params["shards_per_gpu"] < 1:
+        raise InputError(f"shards_per_gpu: {params['shards_per_gpu']} is no number of parts.")
     given(params)
     _assets(params)
     _before(params)
+    _check_metrics(params)
 
 
 def given(params: Params) -> Inputs:
@@ -187,10 +208,13 @@ def given(params: Params) -> Inputs:
         if not isinstance(patterns, list) or not all(isinstance(pattern, str) for pattern in patterns):
             raise InputError(f"tenants: {tenant} needs a list of shell patterns of names of virtual machines.")
     return Inputs(
-        jobs=_file(params, "jobs_file", inputs.jobs),
+        jobs=_file(params, "jobs_file", lambda data: inputs.jobs(data, params["shards_per_gpu"])),
         findings=_file(params, "doctor_file", inputs.findings),
         plan=_file(params, "plan_file", inputs.plan),
-        harvest=_file(params, "harvest_file", inputs.charts) or (),
+        harvest=(
+            *(_file(params, "harvest_file", inputs.harvest) or ()),
+            *(_file(params, "day_file", lambda data: inputs.charts(inputs.day(data))) or ()),
+        ),
         benchmark=_file(params, "benchmark_file", inputs.charts) or (),
         tenants=tenants,
     )
@@ -232,6 +256,31 @@ def _before(params: Params) -> files.Held | None:
         raise InputError(f"path: {error}") from error
 
 
+def _check_metrics(params: Params) -> None:
+    path = params["metrics_path"]
+    if not path:
+        return
+    if not path.endswith(".prom"):
+        raise InputError(f"metrics_path: {path} does not end with .prom, as the collector wants it.")
+    try:
+        files.text_of(path, metrics.is_metrics)
+    except files.RefusedError as error:
+        raise InputError(f"metrics_path: {error}") from error
+
+
+def _metrics(page: Page, params: Params, now: str) -> str:
+    """What the page and the files of harvesting say, as metrics."""
+    nights = _file(params, "harvest_file", inputs.nights)
+    day = _file(params, "day_file", inputs.day)
+    return metrics.text(
+        [
+            *metrics.of_page(page, now),
+            *(metrics.of_nights(nights) if nights else ()),
+            *(metrics.of_day(day) if day else ()),
+        ]
+    )
+
+
 def read(client: Client, params: Params) -> Facts:
     hosts, vms = read_fleet(client, params["hosts"])
     return Facts(hosts, vms, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"))
@@ -255,7 +304,10 @@ def plan(facts: Facts, params: Params) -> Planned:
     return Planned(
         plans={path: ObjectPlan(path, changes=changes), **unknown},
         returns={"totals": data["totals"], "capacity": data.get("capacity", [])},
-        work={path: render.render(page, parts, facts.now)},
+        work={
+            path: render.render(page, parts, facts.now),
+            **({params["metrics_path"]: _metrics(page, params, facts.now)} if params["metrics_path"] else {}),
+        },
         always=True,
     )
 
@@ -277,10 +329,12 @@ def _changes(path: str, before: files.Held | None, data: dict[str, t.Any], mode:
 
 def apply(_client: Client, _facts: Facts, planned: Planned, params: Params) -> dict[str, Applied]:
     path = params["path"]
-    try:
-        files.write(path, planned.work[path], int(params["mode"], 8))
-    except OSError as error:
-        raise InputError(f"path: {path} cannot be written: {error.strerror}.") from error
+    for name, text in planned.work.items():
+        try:
+            files.write(name, text, int(params["mode"], 8))
+        except OSError as error:
+            option = "path" if name == path else "metrics_path"
+            raise InputError(f"{option}: {name} cannot be written: {error.strerror}.") from error
     return {path: Applied(changed=planned.plans[path].changed)}
 
 

@@ -16,6 +16,20 @@ description:
     not touched.
   - A virtual machine with GPUs has all its memory reserved; its memory reservation cannot be set to anything else.
 options:
+  state:
+    description:
+      - With V(present), objects are entitled to what is given.
+      - With V(restored), they get back what they were entitled to before a run with O(remember), and only their names
+        are read. An object of which nothing is remembered stays as it is.
+    type: str
+    choices: [present, restored]
+    default: present
+  remember:
+    description:
+      - Write what an object is entitled to into its custom attribute C(gpuops.shares) before it is changed, unless
+        something is written there.
+    type: bool
+    default: false
   vms:
     description:
       - The virtual machines.
@@ -147,6 +161,25 @@ EXAMPLES = r"""
       - name: prod/gpu
         cluster: gpu
         memory: {shares: 400000, reservation: 262144}
+
+- name: Compute waits for desktops, for a while
+  gpuops.vsphere.vm_shares:
+    hostname: vcenter.example.org
+    username: "{{ vcenter_username }}"
+    password: "{{ vcenter_password }}"
+    remember: true
+    pools:
+      - name: compute
+        cpu: {shares: 1}
+
+- name: As it was before
+  gpuops.vsphere.vm_shares:
+    hostname: vcenter.example.org
+    username: "{{ vcenter_username }}"
+    password: "{{ vcenter_password }}"
+    state: restored
+    pools:
+      - name: compute
 """
 
 RETURN = r"""
@@ -199,10 +232,12 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.shares import (
     SharePlan,
     label_of,
     parse,
+    plan_restore,
     plan_shares,
+    remembering,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.allocations import (
-    apply_shares,
+    carry_out,
     read_pool_shares,
     read_vm_shares,
 )
@@ -239,6 +274,8 @@ def argument_spec() -> Spec:
         "memory": {"type": "dict", "options": pool_values},
     }
     return {
+        "state": {"type": "str", "choices": ["present", "restored"], "default": "present"},
+        "remember": {"type": "bool", "default": False},
         "vms": {"type": "list", "elements": "dict", "options": vm},
         "pools": {"type": "list", "elements": "dict", "options": pool},
     }
@@ -301,23 +338,28 @@ def _pool(item: t.Mapping[str, t.Any]) -> str:
 
 
 def share_plans(facts: Facts, params: Params) -> dict[str, SharePlan]:
+    if params["state"] == "restored":
+        names: list[tuple[Kind, str]] = [("vm", item["name"]) for item in params["vms"] or ()]
+        names += [("pool", _pool(item)) for item in params["pools"] or ()]
+        return plan_restore(names, facts.found, facts.known)
     wants = [parse(item["name"], "vm", item) for item in params["vms"] or ()]
     wants += [parse(_pool(item), "pool", item) for item in params["pools"] or ()]
-    return plan_shares(wants, facts.found, facts.known)
+    plans = plan_shares(wants, facts.found, facts.known)
+    there = [found[0] for found in facts.found.values() if found]
+    return remembering(plans, there) if params["remember"] else plans
 
 
 def plan(facts: Facts, params: Params) -> Planned:
     plans = share_plans(facts, params)
     return Planned(
         plans={label: item.plan for label, item in plans.items()},
-        work={label: item.after for label, item in plans.items() if item.after is not None},
+        work={label: item for label, item in plans.items() if item.after is not None},
     )
 
 
 def apply(client: Client, facts: Facts, planned: Planned, params: Params) -> t.Mapping[str, Applied]:
     before = {label_of(kind, name): found[0] for (kind, name), found in facts.found.items() if found}
-    after = {label: planned.work[label] for label in planned.todo}
-    return applied(apply_shares(client, before, after, Bounds.of(params)))
+    return applied(carry_out(client, before, {label: planned.work[label] for label in planned.todo}, Bounds.of(params)))
 
 
 def main() -> None:

@@ -48,6 +48,7 @@ TIMINGS = {
     "power_off": 0.3, "guest_shutdown": 0.3, "suspend": 0.3, "migrate": 0.3, "install": 0.6,
 }  # fmt: skip
 HOLD_S = 3600
+FORMER_SHARES = re.compile(r"cpu=\S+ memory=\S+$")
 RUN_S = 900
 
 # Whatever else is called changes something.
@@ -144,7 +145,9 @@ def _undated(text: str) -> t.Any:
 
 
 def _stays(mark: t.Any) -> bool:
-    """A lent desktop keeps its mark until it returns."""
+    """A lent desktop keeps its mark until it returns, and an object what it was entitled to before."""
+    if isinstance(mark, str):
+        return FORMER_SHARES.match(mark) is not None
     return isinstance(mark, dict) and mark.get("action") == "lent"
 
 
@@ -269,7 +272,8 @@ class CrashTest:
 
 # Those that change nothing in the vCenter, or only guests.
 OTHERS = (
-    "validate", "report", "gpu_doctor", "guest_driver", "images", "environment", "pool", "benchmark", "monitoring",
+    "validate", "report", "harvest_report", "gpu_doctor", "guest_driver", "images", "environment", "pool", "benchmark",
+    "monitoring",
 )  # fmt: skip
 
 

@@ -88,6 +88,12 @@ def _desktops(model: Model) -> None:
     ]
 
 
+def _in_pools(model: Model) -> None:
+    """Pools of desktops and of compute machines, and a machine outside of them."""
+    model["clusters"][0]["pools"] = [{"name": "desktops"}, {"name": "compute"}]
+    model["vms"] = [{"name": "web", "host": ONE, "memory_mb": 4096, "power": "on"}]
+
+
 def _variables(**variables: t.Any) -> tuple[str, ...]:
     return ("-e", json.dumps(variables))
 
@@ -138,6 +144,15 @@ SCENES = (
         change=_vgpus,
     ),
     Scene("harvest", _HARVEST, change=_desktops),
+    Scene(
+        "cycle_harvesting",
+        _variables(
+            cycle_harvesting_desktop_pools=["desktops"],
+            cycle_harvesting_compute_pools=["compute"],
+            cycle_harvesting_compute_vms=["web"],
+        ),
+        change=_in_pools,
+    ),
     Scene("vgpu_cluster", _variables(vgpu_cluster_names=["gpu"])),
     Scene("vcenter_role"),
 )  # fmt: skip

@@ -48,6 +48,7 @@ MODULES: dict[str, tuple[Need, ...]] = {
     "fleet_report": (),
     "gpu_placement": (),
     "harvest_plan": (),
+    "harvest_report": (),
     "gpu_plan": (),
     "advanced_options": (
         Need("Global.Settings", "root", ("UpdateOptions",), "settings of the vCenter", "vcenter"),
@@ -132,6 +133,21 @@ MODULES: dict[str, tuple[Need, ...]] = {
     "vm_shares": (
         Need("VirtualMachine.Config.Resource", "vm", ("ReconfigVM_Task",), "vms"),
         Need("Resource.EditPool", "pool", ("UpdateConfig",), "pools", "pools"),
+        Need(
+            "Global.ManageCustomFields",
+            "root",
+            ("AddCustomFieldDef",),
+            "once, for the attribute gpuops.shares",
+            "remember",
+            "gpuops.shares",
+        ),
+        Need(
+            "Global.SetCustomField",
+            "vm",
+            ("SetField",),
+            "remember: true, state: restored; on pools likewise",
+            "remember",
+        ),
     ),
     "gpu_lock": (
         Need(
@@ -172,7 +188,7 @@ JOBS: dict[str, tuple[str, ...]] = {
     "vms": _VMS,
     "power": ("vm_power",),
     "harvest": ("harvest_plan", "gpu_lock", *_VMS),
-    "shares": ("vm_shares",),
+    "shares": ("vm_shares", "harvest_report"),
     "lock": ("gpu_lock",),
     "cluster": ("advanced_options", "cluster_member"),
     "expand": ("gpu_plan", "gpu_lock", "cluster_member", *_ROLLING, *_VMS),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import re
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Change, ObjectPlan, Problem
@@ -58,6 +59,8 @@ class ShareFacts:
     template: bool = False
     root: bool = False
     """Pools only: the one that every cluster and host has."""
+    former: str = ""
+    """What it was entitled to before it was changed with `remember`, as `format_former` writes it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,6 +105,96 @@ class SharePlan:
 
     plan: ObjectPlan
     after: ShareFacts | None = None
+    remember: str = ""
+    """Written to the object's attribute before it is changed; empty: nothing is."""
+    forget: bool = False
+    """Whether the attribute is cleared after the change."""
+
+
+ATTRIBUTE = "gpuops.shares"
+"""Custom attribute of virtual machines and pools, for what they were entitled to before."""
+
+
+def format_former(facts: ShareFacts) -> str:
+    """What an object is entitled to, as its attribute keeps it: `cpu=normal/4000/0/-1/no memory=...`."""
+    return " ".join(f"{resource}={_packed(getattr(facts, resource))}" for resource in RESOURCES)
+
+
+def _packed(one: Allocation) -> str:
+    return f"{one.level}/{one.shares}/{one.reservation}/{one.limit}/{'yes' if one.expandable else 'no'}"
+
+
+def parse_former(text: str) -> dict[Resource, Allocation] | None:
+    """The reverse of `format_former`; None for anything else."""
+    match = _FORMER.fullmatch(text.strip())
+    if match is None:
+        return None
+    parts = match.groups()
+    return {
+        resource: Allocation(level, int(shares), int(reservation), int(limit), expandable == "yes")
+        for resource, (level, shares, reservation, limit, expandable) in zip(
+            RESOURCES, (parts[:5], parts[5:]), strict=True
+        )
+    }
+
+
+_PACKED = r"(low|normal|high|custom)/(\d+)/(\d+)/(-1|\d+)/(yes|no)"
+_FORMER = re.compile(f"cpu={_PACKED} memory={_PACKED}")
+
+
+def plan_restore(
+    names: collections.abc.Sequence[tuple[Kind, str]],
+    found: t.Mapping[tuple[Kind, str], collections.abc.Sequence[ShareFacts]],
+    known: t.Mapping[Kind, collections.abc.Collection[str]],
+) -> dict[str, SharePlan]:
+    """Plans that give each object what it was entitled to before; one of which nothing is remembered stays."""
+    wants = []
+    for kind, name in names:
+        there = found.get((kind, name), ())
+        text = there[0].former if len(there) == 1 else ""
+        former = parse_former(text) if text else {}
+        problems = []
+        if former is None:
+            said = (
+                f"Its attribute {ATTRIBUTE} is not readable: {text!r}. Set its shares by hand and empty the attribute."
+            )
+            problems.append(Problem("bad_memory", name, said, f"{kind}s", kind="state"))
+        values = {resource: _want_of(kind, there[0], resource, one) for resource, one in (former or {}).items()}
+        none = AllocationWant()
+        wants.append((ShareWant(name, kind, values.get("cpu", none), values.get("memory", none)), problems))
+    plans = plan_shares(wants, found, known)
+    for kind, name in names:
+        label = label_of(kind, name)
+        there = found.get((kind, name), ())
+        item = plans[label]
+        if item.after is not None and there[0].former:
+            forget = Change("clear", ATTRIBUTE, there[0].former, "")
+            plan = dataclasses.replace(item.plan, changes=(*item.plan.changes, forget))
+            plans[label] = dataclasses.replace(item, plan=plan, forget=True)
+    return plans
+
+
+def _want_of(kind: Kind, now: ShareFacts, resource: Resource, former: Allocation) -> AllocationWant:
+    locked = resource == "memory" and now.memory_locked
+    return AllocationWant(
+        former.share_text,
+        None if locked else former.reservation,
+        former.limit,
+        former.expandable if kind == "pool" else None,
+    )
+
+
+def remembering(plans: t.Mapping[str, SharePlan], found: t.Iterable[ShareFacts]) -> dict[str, SharePlan]:
+    """The plans, with what each object that changes is entitled to now written down first, unless it is already."""
+    facts = {label_of(one.kind, one.name): one for one in found}
+    noted = dict(plans)
+    for label, item in plans.items():
+        if item.plan.changed and not facts[label].former:
+            text = format_former(facts[label])
+            note = Change("set", ATTRIBUTE, "", text)
+            plan = dataclasses.replace(item.plan, changes=(note, *item.plan.changes))
+            noted[label] = dataclasses.replace(item, plan=plan, remember=text)
+    return noted
 
 
 def parse(name: str, kind: Kind, item: t.Mapping[str, t.Any]) -> tuple[ShareWant, list[Problem]]:

@@ -9,7 +9,13 @@ import collections.abc
 import functools
 import typing as t
 
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.shares import Allocation, Kind, ShareFacts
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.shares import (
+    ATTRIBUTE,
+    Allocation,
+    Kind,
+    ShareFacts,
+    SharePlan,
+)
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import (
     Row,
@@ -20,6 +26,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector i
     start,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.convert import plain_name
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.intents import attribute_key, write_attribute
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.reads import find_names
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import (
@@ -37,6 +44,7 @@ _VM_PATHS = (
     "config.memoryAllocation",
     "config.memoryReservationLockedToMax",
     "config.hardware.memoryMB",
+    "customValue",
 )
 
 ByName = dict[tuple[Kind, str], list[ShareFacts]]
@@ -44,6 +52,7 @@ ByName = dict[tuple[Kind, str], list[ShareFacts]]
 
 def read_vm_shares(client: Client, names: collections.abc.Collection[str]) -> tuple[ByName, tuple[str, ...]]:
     """All virtual machines of these names, and the names of all there are. Raises GpuOpsError."""
+    key = attribute_key(client, ATTRIBUTE)
     everything = [
         (plain_name(row.props.get("name", row.moid)), row.ref) for row in find_names(client, vim.VirtualMachine)
     ]
@@ -68,6 +77,7 @@ def read_vm_shares(client: Client, names: collections.abc.Collection[str]) -> tu
                 props.get("config.hardware.memoryMB") or 0,
                 bool(props.get("config.memoryReservationLockedToMax")),
                 bool(props.get("config.template")),
+                former=_former(props, key),
             )
         )
     return found, tuple(sorted(name for name, _ref in everything))
@@ -77,10 +87,14 @@ def read_pool_shares(client: Client) -> dict[str, list[tuple[str, ShareFacts]]]:
     """All resource pools by path below their root pool (`prod/gpu`; the root's is its own name), with the name of
     their cluster or host. Raises GpuOpsError.
     """
+    key = attribute_key(client, ATTRIBUTE)
     rows = retrieve(
         client,
         lambda: [all_of(client, vim.ResourcePool), all_of(client, vim.ComputeResource)],
-        [paths(vim.ResourcePool, "name", "parent", "owner", "config"), paths(vim.ComputeResource, "name")],
+        [
+            paths(vim.ResourcePool, "name", "parent", "owner", "config", "customValue"),
+            paths(vim.ComputeResource, "name"),
+        ],
     )
     by_moid = {row.moid: row for row in rows}
     found: dict[str, list[tuple[str, ShareFacts]]] = collections.defaultdict(list)
@@ -98,9 +112,14 @@ def read_pool_shares(client: Client) -> dict[str, list[tuple[str, ShareFacts]]]:
             _allocation(config.memoryAllocation),
             config.changeVersion or "",
             root=not path,
+            former=_former(row.props, key),
         )
         found[facts.name].append((_name(owner) if owner else "", facts))
     return found
+
+
+def _former(props: t.Mapping[str, t.Any], key: int | None) -> str:
+    return next((str(value.value) for value in props.get("customValue") or () if value.key == key), "")
 
 
 def _path(row: Row, by_moid: t.Mapping[str, Row]) -> str:
@@ -123,6 +142,40 @@ def _allocation(info: t.Any) -> Allocation:
         limit=int(info.limit if info.limit is not None else -1),
         expandable=bool(info.expandableReservation),
     )
+
+
+def carry_out(
+    client: Client, before: t.Mapping[str, ShareFacts], plans: t.Mapping[str, SharePlan], bounds: Bounds
+) -> dict[str, TaskOutcome]:
+    """Write down what objects were entitled to, change them, and forget what is restored, in this order.
+
+    An object whose step fails goes no further. Raises GpuOpsError when nothing could begin.
+    """
+
+    def attribute(texts: t.Mapping[str, str]) -> dict[str, TaskOutcome]:
+        refs = {
+            label: client.ref(
+                vim.VirtualMachine if before[label].kind == "vm" else vim.ResourcePool, before[label].moid
+            )
+            for label in texts
+        }
+        given = {label: (refs[label], text) for label, text in texts.items()}
+        return write_attribute(client, ATTRIBUTE, given, max_parallel=bounds.max_parallel)
+
+    outcomes = attribute({label: plan.remember for label, plan in plans.items() if plan.remember})
+    after = {
+        label: plan.after
+        for label, plan in plans.items()
+        if plan.after is not None and plan.after != before[label] and not _failed(outcomes, label)
+    }
+    outcomes |= apply_shares(client, before, after, bounds)
+    return outcomes | attribute(
+        {label: "" for label, plan in plans.items() if plan.forget and not _failed(outcomes, label)}
+    )
+
+
+def _failed(outcomes: t.Mapping[str, TaskOutcome], label: str) -> bool:
+    return label in outcomes and outcomes[label].error is not None
 
 
 def apply_shares(

@@ -1,6 +1,6 @@
 # Copyright: the gpuops.vsphere contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The memory across crashes: the custom attribute `gpuops.intent` on hosts and virtual machines."""
+"""The memory across runs: custom attributes on hosts, virtual machines and pools, above all `gpuops.intent`."""
 
 from __future__ import annotations
 
@@ -36,40 +36,53 @@ def write_intents(
     Defines the attribute when it is not there yet. Raises GpuOpsError when it cannot be defined; a
     failure for one object is in its outcome.
     """
-    if not intents:
+    texts = {name: (ref, format_intent(intent)) for name, (ref, intent) in intents.items()}
+    return write_attribute(client, INTENT_ATTRIBUTE, texts, max_parallel=max_parallel)
+
+
+def write_attribute(
+    client: Client, attribute: str, texts: t.Mapping[str, tuple[t.Any, str]], *, max_parallel: int
+) -> dict[str, TaskOutcome]:
+    """Set a custom attribute of each named object: `{name: (managed object, text)}`, an empty text clears it.
+
+    Defines the attribute when it is not there yet. Raises GpuOpsError when it cannot be defined; a
+    failure for one object is in its outcome.
+    """
+    if not texts:
         return {}
-    key = _ensure_attribute(client)
+    key = _ensure_attribute(client, attribute)
     manager = t.cast("vim.CustomFieldsManager", client.content.customFieldsManager)
 
-    def setter(ref: t.Any, intent: Intent | None) -> t.Callable[[], None]:
-        return lambda: manager.SetField(ref, key, format_intent(intent))
+    def setter(ref: t.Any, text: str) -> t.Callable[[], None]:
+        return lambda: manager.SetField(ref, key, text)
 
-    calls = {name: setter(ref, intent) for name, (ref, intent) in intents.items()}
-    return run_calls(client, calls, max_parallel=max_parallel, doing=f"write the attribute {INTENT_ATTRIBUTE}")
+    calls = {name: setter(ref, text) for name, (ref, text) in texts.items()}
+    return run_calls(client, calls, max_parallel=max_parallel, doing=f"write the attribute {attribute}")
 
 
-def _ensure_attribute(client: Client) -> int:
-    key = _attribute_key(client)
+def _ensure_attribute(client: Client, attribute: str) -> int:
+    key = attribute_key(client, attribute)
     if key is not None:
         return key
     manager = t.cast("vim.CustomFieldsManager", client.content.customFieldsManager)
     try:
-        return int(manager.AddCustomFieldDef(INTENT_ATTRIBUTE, None, None, None).key)
+        return int(manager.AddCustomFieldDef(attribute, None, None, None).key)
     except vim.fault.DuplicateName as fault:
         # Another process was faster.
-        key = _attribute_key(client)
+        key = attribute_key(client, attribute)
         if key is None:
-            raise from_fault(fault, object=INTENT_ATTRIBUTE, doing="define the custom attribute") from fault
+            raise from_fault(fault, object=attribute, doing="define the custom attribute") from fault
         return key
     except vmodl.MethodFault as fault:
-        raise from_fault(fault, doing=f"define the custom attribute {INTENT_ATTRIBUTE}", names=client.names) from fault
+        raise from_fault(fault, doing=f"define the custom attribute {attribute}", names=client.names) from fault
 
 
-def _attribute_key(client: Client) -> int | None:
+def attribute_key(client: Client, attribute: str) -> int | None:
+    """The key of a custom attribute, None where it is not defined. Raises GpuOpsError."""
     manager = client.content.customFieldsManager
     rows = retrieve(client, lambda: [start(manager)], [paths(vim.CustomFieldsManager, "field")])
     for row in rows:
         for field in row.props.get("field") or ():
-            if field.name == INTENT_ATTRIBUTE:
+            if field.name == attribute:
                 return int(field.key)
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -294,3 +295,14 @@ def test_attributes_folders_and_sessions(govc: Govc) -> None:
     govc("object.rename", "/dc/vm/second", "two")
     assert "admin@lab" in govc("session.ls")
     assert "Admin" in govc("permissions.ls")
+
+
+def test_performance_counters(govc: Govc) -> None:
+    assert {"cpu.usagemhz.average", "cpu.ready.summation"} <= set(govc.lines("metric.ls", "/dc/vm/two"))
+    assert "Sampling period: 20" not in govc("metric.ls", "-i", "300", "/dc/host/c")
+    assert [line.split()[0] for line in govc.lines("metric.interval.info")].count("ID:") == 4
+    (line,) = govc.lines("metric.sample", "-n", "3", "/dc/vm/two", "cpu.usagemhz.average")
+    assert line.split() == ["two", "-", "cpu.usagemhz.average", "100,100,100", "MHz"]
+    (line,) = govc.lines("metric.sample", "-i", "300", "-n", "2", "/dc/host/c/h2.lab", "cpu.usage.average")
+    assert re.fullmatch(r"h2.lab +- +cpu.usage.average +[\d.,]+ +%", line.strip())
+    assert "cpu.usagemhz.average" in govc("metric.info", "/dc/vm/two", "cpu.usagemhz.average")

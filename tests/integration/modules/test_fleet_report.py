@@ -11,6 +11,7 @@ from typing import Any
 
 import in_process
 import pytest
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu import harvest_day
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import InputError
 from ansible_collections.gpuops.vsphere.plugins.modules import fleet_report
 from fleets import ASSETS
@@ -138,9 +139,54 @@ def test_other_files_are_shown_too(site: Vcenter, tmp_path: Path) -> None:
     assert (data["harvest"][0]["kind"], data["benchmark"][0]["kind"]) == ("lines", "bars")
 
 
+def test_the_same_numbers_as_metrics(site: Vcenter, tmp_path: Path) -> None:
+    """With the queue of Slurm, the nights of harvesting by hand-over, and a day of harvesting by shares."""
+    samples = {300: harvest_day.Sample(1500, 0)}
+    machines = [harvest_day.Machine(kind, kind, 2000, samples) for kind in harvest_day.KINDS]
+    day = harvest_day.report(
+        harvest_day.day(machines, (300,), 8000), generated="2026-01-14T07:00:00Z", source="", timezone="UTC"
+    )
+    total = {"gpu_hours_total": 9, "gpu_hours_harvested": 4.5, "utilisation_with": 0.9, "utilisation_without": 0.4}
+    counts = dict.fromkeys(("nights", "desktops_lent", "desktops_late", "jobs_requeued"), 1)
+    files = {
+        "jobs_file": {
+            "jobs": [{"job_id": 7, "job_state": ["RUNNING"], "nodes": "one", "tres_alloc_str": "gres/shard=5"}]
+        },
+        "harvest_file": {"version": 1, "generated": "2026-01-14T07:00:00Z", "total": total | counts, "nights": []},
+        "day_file": day,
+    }
+    options = {
+        "path": str(tmp_path / "fleet.html"),
+        "assets": str(ASSETS),
+        "metrics_path": str(tmp_path / "fleet.prom"),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+        options[name] = str(tmp_path / name)
+    site.ok("fleet_report", check=True, **options)
+    assert not (tmp_path / "fleet.prom").exists()
+    site.ok("fleet_report", **options)
+    lines = set((tmp_path / "fleet.prom").read_text().splitlines())
+    assert {
+        'gpuops_fleet_hosts{state="in service"} 2',
+        "gpuops_fleet_vgpus 3",
+        'gpuops_fleet_jobs{state="running"} 1',
+        "gpuops_harvest_gpu_hours 4.5",
+        'gpuops_harvest_cpu_used_hertz{kind="compute"} 1500000000',
+    } <= lines
+    data = data_of(tmp_path / "fleet.html")
+    assert data["harvest"][0]["title"] == "CPU time by use"
+    assert data["jobs"][0]["gpus"] == 0.5
+    assert not site.ok("fleet_report", **options)["changed"]
+
+
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
+        ({"metrics_path": "fleet.txt"}, "does not end with .prom"),
+        ({"metrics_path": "notes.prom"}, "notes.prom is there and is no such file"),
+        ({"shards_per_gpu": 0}, "shards_per_gpu: 0"),
+        ({"day_file": "broken.json"}, "figures: an object is needed"),
         ({"path": "notes.html"}, "notes.html is there and is no fleet page"),
         ({"path": "no/fleet.html"}, "does not exist"),
         ({"mode": "rw"}, "mode: 'rw'"),
@@ -158,6 +204,7 @@ def test_mistakes_are_said_before_anything_is_read(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("notes.html").write_text("mine")
+    Path("notes.prom").write_text("mine 1\n")
     Path("broken.json").write_text('{"jobs": [{}]}')
     defaults = {name: option.get("default") for name, option in fleet_report.argument_spec().items()}
     params = {**defaults, "path": "fleet.html", "assets": str(ASSETS), **wrong}

@@ -193,6 +193,7 @@ SCENARIOS = [
         ("Resource.ColdMigrate", ON),
     ),
     Scenario("vm_shares", shares, ("VirtualMachine.Config.Resource",)),
+    Scenario("vm_shares", lambda n: shares(n) | {"remember": True}, (MANAGE, SET, "VirtualMachine.Config.Resource")),
     Scenario("vm_group", lambda n: {"vms": [vm(f"new-{n}", host=host(n), template=TEMPLATE)]}, CLONE),
     Scenario(
         "vm_group",

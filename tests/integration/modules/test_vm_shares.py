@@ -112,3 +112,40 @@ def test_requests_are_constant_but_for_the_writes(start_vcenter: StartVcenter) -
         seen.append((requests, vcenter.ok("vm_shares", vms=vms)["requests"]))
     assert seen[0] == seen[1] == seen[2]
     assert sum(seen[0][1].values()) <= 9
+
+
+def test_what_was_is_remembered_and_comes_back(start_vcenter: StartVcenter) -> None:
+    vcenter = start_vcenter(gpu_fleet(vms=[machine("a", power="on"), machine("b")]))
+    with_pools(vcenter, "desktops")
+    own: dict[str, Any] = {"vms": [{"name": "a", "cpu": {"shares": "high", "reservation": 300}}]}
+    vcenter.ok("vm_shares", **own)
+    names: dict[str, Any] = {"vms": [{"name": "a"}, {"name": "b"}], "pools": [{"name": "desktops"}]}
+    one = {"cpu": {"shares": "1", "reservation": 0}, "memory": {"shares": "1"}}
+    wanted = {key: [item | one for item in items] for key, items in names.items()}
+    before = vcenter.ok("vm_shares", **names)["objects"]
+    planned = vcenter.ok("vm_shares", check=True, remember=True, **wanted)
+    made = vcenter.ok("vm_shares", remember=True, **wanted)
+    assert planned["objects"] == made["objects"]
+    assert "set gpuops.shares" in made["objects"]["pool desktops"]["actions"]
+    assert not vcenter.ok("vm_shares", remember=True, **wanted)["changed"]
+    again = {"vms": [{"name": "a", "cpu": {"shares": "2"}}]}
+    assert vcenter.ok("vm_shares", remember=True, **again)["objects"]["a"]["actions"] == ["set cpu.shares"]
+
+    shown = vcenter.ok("vm_shares", state="restored", check=True, diff=True, **names)
+    back = vcenter.ok("vm_shares", state="restored", **names)
+    assert shown["objects"] == back["objects"]
+    after = vcenter.ok("vm_shares", **names)["objects"]
+    assert {name: (entry["cpu"], entry["memory"]) for name, entry in after.items()} == {
+        name: (entry["cpu"], entry["memory"]) for name, entry in before.items()
+    }
+    assert after["a"]["cpu"]["reservation"] == 300
+    assert not vcenter.ok("vm_shares", state="restored", **names)["changed"]
+
+
+def test_nothing_is_changed_that_could_not_be_remembered(start_vcenter: StartVcenter) -> None:
+    fault = {"method": "SetField", "nth": 1, "fault": {"type": "vim.fault.NoPermission", "message": "No."}}
+    vcenter = start_vcenter(gpu_fleet(vms=[machine("a")]), faults=[fault])
+    wanted = [{"name": "a", "cpu": {"shares": "low"}}]
+    vcenter.fails("vm_shares", vms=wanted, remember=True)
+    assert RECONFIGURE not in vcenter.counts()["requests"]
+    assert vcenter.ok("vm_shares", vms=wanted, remember=True)["changed"]

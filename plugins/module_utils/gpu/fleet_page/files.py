@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import os
 import pathlib
 import stat
 import tempfile
+import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_page.render import ASSETS, Former, former
 
@@ -27,16 +29,32 @@ class Held:
     former: Former
 
 
-def assets(directory: str | None) -> dict[str, str]:
-    """The text of each of ASSETS. Raises OSError."""
+def assets(directory: str | None, names: t.Sequence[str] = ASSETS) -> dict[str, str]:
+    """The text of each of these files. Raises OSError."""
     if not directory:
         raise FileNotFoundError(errno.ENOENT, "the directory is not known")
     # Bytes as they are: the page's policy names the hashes of what it holds.
-    return {name: (pathlib.Path(directory) / name).read_bytes().decode() for name in ASSETS}
+    return {name: (pathlib.Path(directory) / name).read_bytes().decode() for name in names}
 
 
-def held(path: str) -> Held | None:
-    """The page at this path, None where there is nothing. Raises RefusedError for anything else."""
+def text_of(path: str, is_ours: t.Callable[[str], bool]) -> str | None:
+    """The text at this path, None where there is nothing. Raises RefusedError for what must not be replaced."""
+    found = _read(path)
+    if found is not None and not is_ours(found[0]):
+        raise RefusedError(f"{path} is there and is no such file. Remove it, or name another file.")
+    return found[0] if found is not None else None
+
+
+def is_json(text: str) -> bool:
+    """Whether a file is a JSON object, or empty."""
+    try:
+        return not text.strip() or isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
+def _read(path: str) -> tuple[str, int] | None:
+    """Text and mode of a file, None where there is nothing. Raises RefusedError."""
     file = pathlib.Path(path)
     try:
         if not file.parent.is_dir():
@@ -45,10 +63,17 @@ def held(path: str) -> Held | None:
             return None
         if not file.is_file():
             raise RefusedError(f"{path} is no file. Name one.")
-        text = file.read_bytes().decode(errors="replace")
-        mode = stat.S_IMODE(file.stat().st_mode)
+        return file.read_bytes().decode(errors="replace"), stat.S_IMODE(file.stat().st_mode)
     except OSError as error:
         raise RefusedError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def held(path: str) -> Held | None:
+    """The page at this path, None where there is nothing. Raises RefusedError for anything else."""
+    found = _read(path)
+    if found is None:
+        return None
+    text, mode = found
     there = former(text)
     if there is None:
         raise RefusedError(f"{path} is there and is no fleet page. Remove it, or name another file.")

@@ -11,6 +11,7 @@ import datetime
 import itertools
 import typing as t
 
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_page import slurm_jobs
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_page.build import GivenPlan
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_page.model import (
     Chart,
@@ -31,8 +32,10 @@ class ShapeError(ValueError):
     """Data that is not of the documented shape; the message names the place and what belongs there."""
 
 
-def jobs(data: t.Any) -> tuple[Job, ...]:
-    """The pool's jobs: `{"jobs": [...]}`. Raises ShapeError."""
+def jobs(data: t.Any, shards_per_gpu: int = 10) -> tuple[Job, ...]:
+    """The pool's jobs: `{"jobs": [...]}`, or what `squeue --json` prints. Raises ShapeError."""
+    if slurm_jobs.is_queue(data):
+        data = slurm_jobs.jobs(data, shards_per_gpu)
     found = []
     for where, item in _items(data, "jobs"):
         gpus = item.get("gpus", 0)
@@ -100,6 +103,97 @@ def plan(data: t.Any) -> GivenPlan:
 def charts(data: t.Any) -> tuple[Chart, ...]:
     """Charts to draw: `{"charts": [...]}`. Raises ShapeError."""
     return tuple(_chart(item, where) for where, item in _items(data, "charts"))
+
+
+_USES: t.Final = (
+    ("desktops_in_use", "desktops in use"),
+    ("compute", "compute"),
+    ("desktops_idle", "idle desktops"),
+    ("other", "others"),
+    ("empty", "nobody"),
+)
+
+
+def harvest(data: t.Any) -> tuple[Chart, ...]:
+    """Charts, or the report of harvesting by hand-over: its last nights with samples. Raises ShapeError."""
+    report = nights(data)
+    if report is None:
+        return charts(data)
+    found = []
+    for where, night in _items(report, "nights"):
+        series = [item for _at, item in _items(night, "series", where)]
+        if len(series) < 2:
+            continue
+        figures = (
+            f"{_number(night.get('gpu_hours_harvested'), f'{where}.gpu_hours_harvested'):.1f} GPU hours harvested, "
+            f"{_number(night.get('desktops_lent'), f'{where}.desktops_lent'):.0f} desktops lent, "
+            f"{_number(night.get('desktops_late'), f'{where}.desktops_late'):.0f} late, "
+            f"{_number(night.get('jobs_requeued'), f'{where}.jobs_requeued'):.0f} jobs requeued."
+        )
+        chart = {
+            "title": f"GPUs by use, night of {_text(night, 'night', where, required=True)}",
+            "kind": "stacked",
+            "time": True,
+            "x": [item.get("time") for item in series],
+            "y_label": "GPUs",
+            "series": [{"name": name, "values": [item.get(key) for item in series]} for key, name in _USES],
+            "marks": [{"at": night.get("deadline"), "label": "desktops ready"}],
+            "note": figures,
+        }
+        found.append(_chart(chart, where))
+    return tuple(found[-_NIGHTS:])
+
+
+_NIGHTS: t.Final = 3
+"""How many of the last nights are drawn."""
+_TOTALS: t.Final = (
+    "nights",
+    "gpu_hours_total",
+    "gpu_hours_harvested",
+    "utilisation_with",
+    "utilisation_without",
+    "desktops_lent",
+    "desktops_late",
+    "jobs_requeued",
+)
+
+
+def nights(data: t.Any) -> t.Mapping[str, t.Any] | None:
+    """The report of harvesting by hand-over (`harvest.json`), None for charts. Raises ShapeError."""
+    if "nights" not in _mapping(data, "the file"):
+        return None
+    _check_version(data)
+    total = _mapping(data.get("total"), "total")
+    for key in _TOTALS:
+        _number(total.get(key), f"total.{key}")
+    _place(data.get("generated"), "generated", True)
+    return t.cast("t.Mapping[str, t.Any]", data)
+
+
+def day(data: t.Any) -> t.Mapping[str, t.Any]:
+    """The report of a day of harvesting by shares, as harvest_report writes it. Raises ShapeError."""
+    figures = _mapping(_mapping(data, "the file").get("figures"), "figures")
+    _check_version(data)
+    for key in _DAY_COUNTS:
+        _number(figures.get(key), f"figures.{key}")
+    for key in _DAY_SHARES:
+        if figures.get(key) is not None:
+            _number(figures[key], f"figures.{key}")
+    if figures.get("desktops_worst") is not None:
+        worst = _mapping(figures["desktops_worst"], "figures.desktops_worst")
+        _number(worst.get("share"), "figures.desktops_worst.share")
+    _place(data.get("generated"), "generated", True)
+    charts(data)
+    return {**data, "figures": {**dict.fromkeys((*_DAY_COUNTS, *_DAY_SHARES, "desktops_worst")), **figures}}
+
+
+_DAY_COUNTS: t.Final = ("desktops", "compute_machines", "harvested_ghz_hours", "capacity_ghz")
+_DAY_SHARES: t.Final = ("desktops_got", "compute_got", "utilisation_with", "utilisation_without")
+
+
+def _check_version(data: t.Mapping[str, t.Any]) -> None:
+    if data.get("version") != 1:
+        raise ShapeError(f"version: {data.get('version')!r} is none that is known (1)")
 
 
 def _chart(item: t.Mapping[str, t.Any], where: str) -> Chart:

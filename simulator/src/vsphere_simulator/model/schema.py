@@ -15,6 +15,7 @@ import typing as t
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from vsphere_simulator.model.demand import Demand
 from vsphere_simulator.model.policies import Category, Group, Marked, Override, Pool, Rule, Snapshot
 from vsphere_simulator.world.catalog import CATALOG
 
@@ -149,6 +150,9 @@ class VmShape(Marked, Strict):
     disks_gb: t.Annotated[list[Positive], Field(min_length=0)] = [40]
     extra_config: dict[str, str] = {}
     gpus: list[VmGpu] = []
+    cpu_demand: Demand | None = None
+    """MHz that it asks for while it is on: a number, or points of a day. Clones ask for the same; left out, each
+    virtual CPU asks for 50."""
     guest: Guest | None = None
     """Clones have a guest of their own like it."""
     folder: str | None = None

@@ -27,6 +27,7 @@ from vsphere_simulator.world.images import initial
 from vsphere_simulator.world.options import DEFAULTS, OptionManager, typed
 from vsphere_simulator.world.passthrough import PciPassthruSystem
 from vsphere_simulator.world.patches import ImageConfigManager, Package, PatchManager, manager_package
+from vsphere_simulator.world.performance import PerformanceManager
 from vsphere_simulator.world.pools import ResourcePool
 from vsphere_simulator.world.provisioning import new_config
 from vsphere_simulator.world.search import SearchIndex
@@ -53,6 +54,7 @@ def new_site(world: World, model: Model) -> Site:
     world.content["customFieldsManager"] = world.add(CustomFieldsManager(site))
     world.content["searchIndex"] = world.add(SearchIndex(site))
     world.content["setting"] = world.add(OptionManager(site))
+    world.content["perfManager"] = world.add(PerformanceManager(site))
     world.ids["entity"] = max(1, world.ids["entity"])
     return site
 
@@ -93,6 +95,7 @@ def build(world: World, model: Model) -> Site:
     root.put(datacenter)
     datacenter.add_folders()
     _Builder(site, model, datacenter).build()
+    site.load.follow()
     return site
 
 
@@ -260,7 +263,7 @@ class _Builder:
         )
         datastore = self.stores[store] if store else next(iter(self.stores.values()))
         machine = VirtualMachine(self.site, name, host, datastore, config, template=template, moid=moid)
-        machine.recipe = shape.guest
+        machine.recipe, machine.demand = shape.guest, shape.cpu_demand
         self.world.add(machine)
         machine.register(folder, policies.pool_at(host.cluster.pool, pool))
         self.machines[name] = machine

@@ -15,6 +15,7 @@ if t.TYPE_CHECKING:
     from vsphere_simulator.world.compute import Cluster, Compute
     from vsphere_simulator.world.folders import Folder
     from vsphere_simulator.world.host import HostSystem
+    from vsphere_simulator.world.load import Usage
     from vsphere_simulator.world.pools import ResourcePool
 
 MIB: t.Final = 1024 * 1024
@@ -29,6 +30,11 @@ def thumbprint(hardware_id: str) -> str:
     return ":".join(digest[index : index + 2] for index in range(0, len(digest), 2))
 
 
+def _cpu(cluster: Cluster) -> list[Usage]:
+    """What each running machine asks for and gets now."""
+    return [cluster.site.load.now(vm) for host in cluster.hosts.values() for vm in host.running]
+
+
 def usage(cluster: Cluster) -> t.Any:
     """ClusterUsageSummary: what is there, and what machines have reserved of it."""
     machines = [vm for host in cluster.hosts.values() for vm in host.machines.values() if not vm.template]
@@ -41,10 +47,10 @@ def usage(cluster: Cluster) -> t.Any:
         memReservationMB=cluster.pool.used("memoryAllocation"),
         poweredOffCpuReservationMhz=0,
         poweredOffMemReservationMB=sum(vm.reserved_memory_mb for vm in off),
-        cpuDemandMhz=0,
+        cpuDemandMhz=round(sum(one.demand for one in _cpu(cluster))),
         memDemandMB=sum(vm.memory_mb for vm in machines if vm.is_on),
         statsGenNumber=0,
-        cpuEntitledMhz=0,
+        cpuEntitledMhz=round(sum(one.used for one in _cpu(cluster))),
         memEntitledMB=sum(vm.memory_mb for vm in machines if vm.is_on),
         poweredOffVmCount=len(off),
         totalVmCount=len(machines),
@@ -58,7 +64,7 @@ def resource_usage(cluster: Cluster) -> t.Any:
     capacity = sum(store.capacity for store in stores)
     return make(
         vim.cluster.ResourceUsageSummary,
-        cpuUsedMHz=sum(vm.cpus * 50 for vm in running),
+        cpuUsedMHz=round(sum(one.used for one in _cpu(cluster))),
         cpuCapacityMHz=cluster.capacity("cpuAllocation"),
         memUsedMB=sum(vm.memory_mb for vm in running),
         memCapacityMB=cluster.capacity("memoryAllocation"),

@@ -26,6 +26,8 @@ if t.TYPE_CHECKING:
     from vsphere_simulator.world.virtual_machine import VirtualMachine
 
 GIB = 1024**3
+HYPERVISOR_MHZ: t.Final = 100
+"""What ESXi itself takes of the CPUs."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -141,6 +143,11 @@ class HostSystem(Entity):
     def cpu_mhz_total(self) -> int:
         """MHz of all cores."""
         return self.cores * self.make.cpu_mhz
+
+    @property
+    def cpu_mhz_used(self) -> int:
+        """MHz that machines and ESXi itself use now."""
+        return HYPERVISOR_MHZ + round(sum(self.site.load.now(vm).used for vm in self.running))
 
     def take_over(self, bare: HostSystem) -> None:
         """Be the hardware, with its settings and software, that another inventory object has been."""

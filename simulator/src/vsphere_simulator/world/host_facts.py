@@ -164,7 +164,7 @@ def summary(host: HostSystem) -> t.Any:
         ),
         quickStats=make(
             vim.host.Summary.QuickStats,
-            overallCpuUsage=100 + sum(vm.cpus * 50 for vm in host.running),
+            overallCpuUsage=host.cpu_mhz_used,
             overallMemoryUsage=4096 + sum(vm.memory_mb for vm in host.running),
             uptime=max(0, int((host.world.clock.now() - host.boot_time).total_seconds())),
         ),

@@ -17,6 +17,7 @@ DEFAULTS: t.Final[dict[str, str | bool | int]] = {
     HOT_MIGRATE: False,
     "VirtualCenter.InstanceName": "vcenter.lab",
     "config.vpxd.filter.sharedDatastoreFilter": True,
+    "config.vpxd.stats.maxQueryMetrics": 256,
     "event.maxAge": 30,
     "task.maxAge": 30,
 }

@@ -202,8 +202,25 @@ class ResourcePool(Entity):
             name=self.name,
             config=self.config(),
             runtime=self._runtime(),
-            quickStats=make(vim.ResourcePool.Summary.QuickStats),
+            quickStats=self._quick_stats(),
             configuredMemoryMB=sum(vm.memory_mb for vm in self.machines.values()),
+        )
+
+    def _running(self) -> list[VirtualMachine]:
+        return [vm for vm in self.machines.values() if vm.is_on] + [
+            vm for child in self.pools for vm in child._running()
+        ]
+
+    def _quick_stats(self) -> t.Any:
+        running = self._running()
+        usage = [self.site.load.now(vm) for vm in running]
+        return make(
+            vim.ResourcePool.Summary.QuickStats,
+            overallCpuUsage=round(sum(one.used for one in usage)),
+            overallCpuDemand=round(sum(one.demand for one in usage)),
+            distributedCpuEntitlement=round(sum(one.used for one in usage)),
+            guestMemoryUsage=sum(vm.memory_mb // 10 for vm in running),
+            hostMemoryUsage=sum(vm.memory_mb for vm in running),
         )
 
     def renamed(self) -> None:

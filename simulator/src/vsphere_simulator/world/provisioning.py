@@ -141,7 +141,7 @@ def copy_of_machine(
     config.settings.pop("managedBy", None)
     machine = type(source)(site, name, host, store, config, template=template, moid=moid)
     machine.network = source.network if source.network in host.networks else machine.network
-    machine.recipe = source.recipe
+    machine.recipe, machine.demand = source.recipe, source.demand
     if config.blueprint is None:
         config.devices = dev.linked(_copied(device, machine, store) for device in config.devices or ())
     else:

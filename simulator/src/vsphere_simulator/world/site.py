@@ -8,6 +8,7 @@ import uuid
 
 from vsphere_simulator.model.schema import Timings
 from vsphere_simulator.world.images import Images
+from vsphere_simulator.world.load import Load
 from vsphere_simulator.world.tags import Tags
 
 if t.TYPE_CHECKING:
@@ -38,6 +39,11 @@ class Site:
     images: Images = dataclasses.field(default_factory=Images)
     guests: Guests | None = None
     """Real guests of machines whose model has a `guest`; None: all guests are made up."""
+    load: Load = dataclasses.field(init=False)
+    """What machines ask of their hosts and what they get."""
+
+    def __post_init__(self) -> None:
+        self.load = Load(self.world)
 
     def flag(self, key: str) -> bool:
         """Whether a vCenter setting is true."""

@@ -8,6 +8,7 @@ import datetime as dt
 import logging
 import typing as t
 
+from vsphere_simulator.model.demand import Demand
 from vsphere_simulator.model.schema import Guest
 from vsphere_simulator.world import codec, snapshots, vgpu
 from vsphere_simulator.world.build import blueprint, furnish_host, new_site
@@ -144,7 +145,9 @@ def _dump_machine(vm: VirtualMachine) -> Json:
         },
         "config": _dump_config(vm.config),
         "snapshots": snapshots.dump(vm, _dump_config),
-    } | ({"guest": vm.recipe.model_dump()} if vm.recipe is not None else {})
+        **({"guest": vm.recipe.model_dump()} if vm.recipe is not None else {}),
+        **({"demand": vm.demand.model_dump()} if vm.demand is not None else {}),
+    }
 
 
 _PLAIN = tuple(
@@ -195,6 +198,7 @@ def restore(world: World, model: Model, state: Json) -> Site:
     for obj in list(world.objects.values()):
         if isinstance(obj, HostSystem) and obj.booting:
             come_up(obj)
+    site.load.follow()
     return site
 
 
@@ -298,6 +302,7 @@ class _Restorer:
         vm = VirtualMachine(self.site, data["name"], host, store, config, template=data["template"], moid=moid)
         vm.network = self._entity(data["network"]) if data["network"] else None
         vm.recipe = Guest.model_validate(data["guest"]) if "guest" in data else None
+        vm.demand = Demand.model_validate(data["demand"]) if "demand" in data else None
         for name in ("directory", "power", "suspended_with"):
             setattr(vm, name, data[name])
         vm.boot_time = dt.datetime.fromisoformat(data["boot_time"]) if data["boot_time"] else None

@@ -17,6 +17,7 @@ from vsphere_simulator.world.vm_properties import VmProperties
 if t.TYPE_CHECKING:
     from vsphere_simulator.guests.keeper import Keeper
     from vsphere_simulator.kernel.objects import Context, ManagedObject
+    from vsphere_simulator.model.demand import Demand
     from vsphere_simulator.model.schema import Guest
     from vsphere_simulator.world import vgpu
     from vsphere_simulator.world.folders import Folder
@@ -71,6 +72,8 @@ class VirtualMachine(VmProperties):
         self.snapshots = snapshots.Snapshots(self)
         self.recipe: Guest | None = None
         """What real guest it has where the simulator has a guest command."""
+        self.demand: Demand | None = None
+        """What it asks of the CPUs over a day; None: little."""
         self._lock: asyncio.Lock | None = None
 
     # --- where it belongs ---

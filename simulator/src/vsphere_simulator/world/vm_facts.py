@@ -329,7 +329,7 @@ def summary(vm: VirtualMachine) -> t.Any:
         ),
         quickStats=make(
             vim.vm.Summary.QuickStats,
-            overallCpuUsage=50 * vm.cpus if vm.is_on else 0,
+            **_cpu_stats(vm),
             guestMemoryUsage=vm.memory_mb // 10 if vm.is_on else 0,
             hostMemoryUsage=vm.memory_mb if vm.is_on else 0,
             guestHeartbeatStatus="green" if vm.inside is not None else "gray",
@@ -341,6 +341,13 @@ def summary(vm: VirtualMachine) -> t.Any:
             for key, value in sorted(vm.custom_values.items())
         ],
     )
+
+
+def _cpu_stats(vm: VirtualMachine) -> dict[str, int]:
+    """What it asks for, may have by its reservation, limit and shares, and gets, in MHz."""
+    usage = vm.site.load.now(vm)
+    used = round(usage.used)
+    return {"overallCpuUsage": used, "overallCpuDemand": round(usage.demand), "distributedCpuEntitlement": used}
 
 
 def resource_config(vm: VirtualMachine) -> t.Any:

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 
 import pytest
@@ -9,8 +10,13 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.shares import (
     Allocation,
     ShareFacts,
     SharePlan,
+    format_former,
+    label_of,
     parse,
+    parse_former,
+    plan_restore,
     plan_shares,
+    remembering,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -91,3 +97,65 @@ def test_applied_and_planned_again_is_empty(
     if planned.after is not None:
         assert planned.after.memory.limit < 0 or planned.after.memory.limit >= planned.after.memory.reservation
         assert plan(planned.after, cpu=cpu, memory=memory).plan.changes == ()
+
+
+ALLOCATIONS = st.builds(
+    Allocation,
+    level=st.sampled_from(["low", "normal", "high", "custom"]),
+    shares=st.integers(1, 1_000_000),
+    reservation=st.integers(0, 10**6),
+    limit=st.one_of(st.just(-1), st.integers(0, 10**6)),
+    expandable=st.booleans(),
+)
+
+
+@given(ALLOCATIONS, ALLOCATIONS)
+def test_what_is_written_down_is_read_again(cpu: Allocation, memory: Allocation) -> None:
+    assert parse_former(format_former(facts(cpu=cpu, memory=memory))) == {"cpu": cpu, "memory": memory}
+
+
+def remembered(now: ShareFacts, **item: t.Any) -> SharePlan:
+    planned = plan_shares([parse("a", now.kind, item)], {(now.kind, "a"): [now]}, {})
+    return remembering(planned, [now])[label_of(now.kind, "a")]
+
+
+def test_the_former_values_are_written_once_and_only_for_a_change() -> None:
+    first = remembered(facts(), cpu={"shares": "100"})
+    assert first.remember == format_former(facts())
+    assert [str(change) for change in first.plan.changes] == ["set gpuops.shares", "set cpu.shares"]
+    again = remembered(facts(former=first.remember), cpu={"shares": "50"})
+    assert (again.remember, [str(change) for change in again.plan.changes]) == ("", ["set cpu.shares"])
+    assert remembered(facts(), cpu={"shares": "normal"}).remember == ""
+    assert remembered(facts(), cpu={"shares": "nonsense"}).remember == ""
+
+
+def restored(now: ShareFacts) -> SharePlan:
+    return plan_restore([(now.kind, "a")], {(now.kind, "a"): [now]}, {})[label_of(now.kind, "a")]
+
+
+@pytest.mark.parametrize("kind", ["vm", "pool"])
+def test_what_was_comes_back_and_is_forgotten(kind: t.Any) -> None:
+    was = facts(kind=kind, cpu=Allocation("custom", 77, 10, 900, kind == "pool"))
+    harvested = dataclasses.replace(was, cpu=Allocation("custom", 1, 0, -1, False), former=format_former(was))
+    plan = restored(harvested)
+    assert plan.after is not None
+    assert (plan.after.cpu, plan.after.memory, plan.forget) == (was.cpu, was.memory, True)
+    half = dataclasses.replace(was, former=format_former(was))
+    assert [str(change) for change in restored(half).plan.changes] == ["clear gpuops.shares"]
+    assert not restored(was).plan.changes
+    assert not restored(was).forget
+
+
+def test_locked_memory_stays_reserved_whatever_was_written_down() -> None:
+    was = format_former(facts(memory_mb=4096))
+    now = facts(memory=Allocation("custom", 1, 4096, -1), memory_mb=4096, memory_locked=True, former=was)
+    plan = restored(now)
+    assert plan.plan.problems == ()
+    assert plan.after is not None
+    assert plan.after.memory.reservation == 4096
+
+
+def test_a_memory_that_nobody_can_read_is_said() -> None:
+    (problem,) = restored(facts(former="somebody's note")).plan.problems
+    assert problem.code == "bad_memory"
+    assert "by hand" in problem.msg
