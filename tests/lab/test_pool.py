@@ -90,11 +90,11 @@ def lose_the_primary(pool: PoolLab, ledger: Ledger) -> None:
     """The primary controller dies: the standby takes over, jobs go on and are taken; then the primary is back."""
     ledger.submit("alice", "ws-01", [5] * 4, 15)
     pool.on("pool-01", "pkill -9 slurmctld")
-    until(lambda: "pool-02) is UP" in pool.on("ws-01", "scontrol ping || true"), "the standby answers")
+    until(lambda: "at pool-02 is UP" in pool.on("ws-01", "scontrol ping || true"), "the standby answers")
     until(lambda: pool.on("ws-01", "squeue --noheader --states=all || true"), "the standby has taken over")
     ledger.run("bob", "ws-02", "0.2", 2)
     pool.on("pool-01", "systemctl reset-failed slurmctld; systemctl start slurmctld")
-    until(lambda: "pool-01) is UP" in pool.on("ws-01", "scontrol ping || true"), "the primary is back")
+    until(lambda: "at pool-01 is UP" in pool.on("ws-01", "scontrol ping || true"), "the primary is back")
 
 
 def lose_the_vcenter(pool: PoolLab, ledger: Ledger) -> None:
