@@ -38,6 +38,7 @@ options:
           - rolling
           - vms
           - power
+          - remember
           - harvest
           - shares
           - lock
@@ -82,6 +83,7 @@ options:
           - patch
           - pools
           - power
+          - remember
           - removed
           - restart_services
           - seldom

@@ -51,9 +51,11 @@ def command(argv: t.Sequence[str], name: str) -> list[str]:
 
 
 def _run(words: t.Sequence[str], timeout: float) -> Answer:
-    # Output goes to a file: a child that keeps a pipe open could not be waited for in bounded time.
+    # Output goes to a file: a child that keeps a pipe open could not be waited for in bounded time. A module's
+    # run_command has no limit of time and is not made for threads.
     with tempfile.TemporaryFile() as output:
         try:
+            # pylint: disable-next=ansible-bad-function
             process = subprocess.Popen(  # noqa: S603 - the site's own command, without a shell
                 words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
