@@ -38,7 +38,6 @@ options:
           - rolling
           - vms
           - power
-          - remember
           - harvest
           - shares
           - lock
