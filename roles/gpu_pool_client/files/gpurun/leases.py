@@ -18,13 +18,16 @@ LEASE_NAME = "gpurun-lease"
 SMI_FIELDS = "index,name,memory.used,memory.total,utilization.gpu"
 
 
-def take(options: Sequence[str]) -> dict[str, Any]:
+def take(options: Sequence[str], voice: job.Voice, *, patient: bool) -> dict[str, Any]:
     """Hold GPUs; returns {lease, servers, gres} when they are granted. Ctrl-C while waiting leaves nothing held."""
     comment = job.mark()
     command = ["salloc", "--no-shell", "--quiet", f"--job-name={LEASE_NAME}", f"--comment={comment}", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - Slurm's own program
+        watcher = job.Watcher(process, comment, voice, patient=patient)
+        watcher.start()
         try:
             _out, error = process.communicate()
+            watcher.finish()
         except KeyboardInterrupt:
             process.wait()
             _cancel([entry["job_id"] for entry in _own(comment=comment)])
@@ -41,6 +44,14 @@ def write(path: Path, text: str) -> None:
     """Keep a lease in a file that only its owner reads."""
     path.touch(mode=0o600)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def check(number: int, user: str) -> None:
+    """Raise UsageError for a lease that the user does not hold."""
+    held = [entry["job_id"] for entry in _own(user=user)]
+    if number not in held:
+        have = ", ".join(map(str, held)) or "none"
+        raise UsageError(f"you hold no lease {number}; yours: {have} (`gpurun request_gpus` makes one)")
 
 
 def release(numbers: Sequence[int], file: Path | None, user: str, *, everything: bool) -> list[int]:

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-from .errors import CredentialError, GpurunError, SlurmError, UnreachableError
+from .errors import CredentialError, GpurunError, RefusedError, SlurmError, UnreachableError
 
 UNREACHABLE = (
     "unable to contact slurm controller",
@@ -34,6 +34,7 @@ CREDENTIAL = (
     "access/permission denied",
     "user not found",
 )
+NEVER = ("requested node configuration is not available", "can not be satisfied")
 
 
 def call(arguments: Sequence[str], timeout_s: float = 30) -> Any:
@@ -69,6 +70,8 @@ def explain(text: str) -> GpurunError:
         )
     if any(part in low for part in UNREACHABLE):
         return UnreachableError(f"no controller of the pool answers ({last}): try again, or ask the operator")
+    if any(part in low for part in NEVER):
+        return RefusedError(f"no server of the pool can give that ({last}): ask for less")
     return SlurmError(last)
 
 
