@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from . import container, job, leases, quota, request, settings, show, slurm
 from .errors import CredentialError, GpurunError, UsageError
@@ -25,6 +25,7 @@ exit codes: the job's own; or 2 wrong command line, 120 cannot be had, 121 over 
 
 # Slurm's forms of a time limit: MINUTES, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS.
 TIME = re.compile(r"\d+(:\d\d?){0,2}|\d+-\d+(:\d\d?){0,2}|unlimited|infinite", re.IGNORECASE)
+ACCOUNTING = (["sacctmgr", "show", "assoc"], ["sacctmgr", "show", "qos"])
 
 
 class Parser(argparse.ArgumentParser):
@@ -140,7 +141,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         return 0 if report["healthy"] else 1
     user = _user()
     usage = show.usage(
-        _limits(user, None), slurm.call(["squeue"]), user, max((node.shards for node in nodes), default=0)
+        _limits(slurm.ask(*ACCOUNTING), user, None),
+        slurm.call(["squeue"]),
+        user,
+        max((node.shards for node in nodes), default=0),
     )
     print(json.dumps(usage, indent=2) if arguments.json else show.usage_table(usage))
     return 0
@@ -165,21 +169,22 @@ def _grant(arguments: argparse.Namespace) -> request.Grant:
     request.check(wish)
     if arguments.time and not TIME.fullmatch(arguments.time):
         raise UsageError(f"--time {arguments.time}: a time limit is MINUTES, HH:MM:SS, D-HH or D-HH:MM:SS")
-    nodes: Sequence[Node] = read_nodes(slurm.call(["scontrol", "show", "nodes"]))
+    told, *accounting = slurm.ask(["scontrol", "show", "nodes"], *ACCOUNTING)
+    if isinstance(told, GpurunError):
+        raise told
+    nodes: Sequence[Node] = read_nodes(told)
     grant = request.plan(wish, nodes)
-    quota.check(grant, _limits(_user(), arguments.account))
+    quota.check(grant, _limits(accounting, _user(), arguments.account))
     if grant.note:
         _voice(arguments).say("note", grant.note)
     return grant
 
 
-def _limits(user: str, account: str | None) -> list[quota.Limit]:
+def _limits(accounting: Sequence[Any], user: str, account: str | None) -> list[quota.Limit]:
     """Limits of a user; none where the accounting database does not answer: the queue's reason then tells."""
-    try:
-        associations = slurm.call(["sacctmgr", "show", "assoc"])
-        qos = slurm.call(["sacctmgr", "show", "qos"])
-    except GpurunError:
+    if any(isinstance(reply, GpurunError) for reply in accounting):
         return []
+    associations, qos = accounting
     quota.check_tenant(associations, user, account)
     return quota.read_limits(associations, qos, user, account)
 
