@@ -95,6 +95,12 @@ def _cancel(numbers: Sequence[int]) -> None:
         time.sleep(0.1)
 
 
+def _reason(error: str) -> str:
+    """What a step says of its end; srun's own word that it ended is the least of it."""
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    return next((line for line in lines if "Exited with exit code" not in line), (lines or ["no reason given"])[0])
+
+
 def smi(user: str, *, as_json: bool) -> int:
     """nvidia-smi on the GPUs of a user's running jobs, inside their allocations."""
     jobs = [entry for entry in slurm.call(["squeue"]).get("jobs", ()) if entry.get("user_name") == user]
@@ -112,7 +118,7 @@ def smi(user: str, *, as_json: bool) -> int:
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - Slurm's own program
         lines = done.stdout.splitlines() if done.returncode == 0 else []
-        problem = "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[0]
+        problem = "" if done.returncode == 0 else _reason(done.stderr)
         found.append({"job": entry["job_id"], "servers": entry.get("nodes", ""), "gpus": lines, "error": problem})
     if as_json:
         print(json.dumps(found, indent=2))
