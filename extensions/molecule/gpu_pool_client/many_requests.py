@@ -9,7 +9,6 @@ ask Slurm for what gpurun would ask for.
 from __future__ import annotations
 
 import random
-import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -32,11 +31,15 @@ def ask(number: int, tenths: int, pause: int) -> str:
         command = ["gpurun", "run", "--wait", "--quiet", "-p", str(tenths / 10), "--"]
     script = SAY.format(pause=pause)
     done = subprocess.run(
-        ["su", "-", user, "-c", shlex.join(["exec", *command, "sh", "-c", script])],
+        [*command, "sh", "-c", script],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
+        user=user,
+        group=user,
+        extra_groups=[],
+        cwd=f"/home/{user}",
     )
     assert done.returncode == 0, (command, done.returncode, done.stdout, done.stderr)
     return done.stdout

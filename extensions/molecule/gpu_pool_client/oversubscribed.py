@@ -13,8 +13,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-FIELDS = "JobIDRaw,NodeList,Start,End,AllocTRES"
-
 
 @dataclass(frozen=True)
 class Use:

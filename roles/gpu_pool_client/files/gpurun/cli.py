@@ -19,9 +19,9 @@ from .errors import CredentialError, GpurunError, UsageError
 from .pool import Node, read_nodes
 
 EXIT_CODES = """\
-exit codes: the job's own; or 2 wrong command line, 120 cannot be had, 121 over quota, 122 image missing or not signed,
-123 no controller answers, 124 credential not accepted, 125 another error of Slurm, 128+n ended by signal n"""
-
+exit codes: the job's own; or 2 wrong command line, 120 cannot be had, 121 over quota or quota used up,
+122 image missing or not signed, 123 no controller answers, 124 credential not accepted, 125 another error of Slurm,
+128+n ended by signal n"""
 
 # Slurm's forms of a time limit: MINUTES, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS.
 TIME = re.compile(r"\d+(:\d\d?){0,2}|\d+-\d+(:\d\d?){0,2}|unlimited|infinite", re.IGNORECASE)
