@@ -249,7 +249,7 @@ class CrashTest:
 
 
 # Those that change nothing in the vCenter, or only guests.
-OTHERS = ("validate", "report", "gpu_doctor", "guest_driver", "images", "environment", "pool")
+OTHERS = ("validate", "report", "gpu_doctor", "guest_driver", "images", "environment", "pool", "pool_usage")
 
 
 def announcement(lab: Lab, scene: Scene) -> tuple[dict[str, int], str]:
