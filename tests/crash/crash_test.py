@@ -273,7 +273,7 @@ class CrashTest:
 # Those that change nothing in the vCenter, or only guests.
 OTHERS = (
     "validate", "report", "harvest_report", "gpu_doctor", "guest_driver", "images", "environment", "pool", "benchmark",
-    "monitoring",
+    "monitoring", "pool_usage",
 )  # fmt: skip
 
 

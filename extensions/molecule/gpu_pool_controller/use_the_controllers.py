@@ -82,6 +82,30 @@ wait_for("a job of the standby's", lambda: done.exists() and done.read_text() ==
 run("systemctl", "start", "slurmctld")
 wait_for("the primary answers", primary_answers)
 wait_for("and knows the jobs", lambda: answers() and state(long).startswith("RUNNING"))
+
+# Nobody reaches into a job of another: its output, script, processes, limits, or its GPU; nor the pool's key.
+wait_for("bob's job runs", lambda: state(mine).startswith("RUNNING"))
+before = {key: jobs()[long][key] for key in ("time_limit", "start_time", "restart_cnt")}
+for command in [
+    "cat /home/alice/long",
+    "cat /etc/munge/munge.key",
+    "ls /srv/gpu-pool/state",
+    f"scontrol show job {long}",
+    f"scontrol write batch_script {long} -",
+    f"scontrol update jobid={long} timelimit=1",
+    f"scontrol requeue {long}",
+    f"scancel {long}",
+    f"srun --jobid={long} --overlap echo inside",
+    "sacct --allusers --allocations --user=alice --noheader",
+]:
+    tried = subprocess.run(["su", "-", "bob", "-c", command], capture_output=True, check=False, text=True, timeout=60)
+    assert tried.stdout.strip() == "", f"bob: {command}: {tried.stdout}"
+assert state(long).startswith("RUNNING"), state(long)
+assert before == {key: jobs()[long][key] for key in before}, jobs()[long]
+look = "cat /var/lib/slurm/slurmd/*/slurm_script /proc/[0-9]*/environ 2>/dev/null | tr '\\\\0' '\\\\n' | grep -c alice"
+seen = run("su", "-", "bob", "-c", f'srun --quiet --gres=shard:1 sh -c "{look}; ls /proc/*/environ | wc -l"').split()
+assert (seen[0], int(seen[1]) > 1) == ("0", True), seen
+
 run("scancel", str(long), str(mine))
 wait_for("an empty pool", lambda: not jobs())
 

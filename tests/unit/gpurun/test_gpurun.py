@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpurun import container, queue, quota, settings, show, slurm
+from gpurun import cli, container, job, queue, quota, settings, show, slurm
 from gpurun.errors import (
     CredentialError,
     ImageError,
@@ -46,7 +47,7 @@ def server(
 ) -> Node:
     fraction, device_mb = device_size(gpu_type, memory_mb)
     uses = [*used, *[0.0] * (gpus - len(used))]
-    return Node(name, fence, gpu_type, tuple(map(Gpu, uses)), fraction, device_mb, shards, (state,), "")
+    return Node(name, fence, gpu_type, tuple(map(Gpu, uses)), fraction, device_mb, shards, (state,), "", 8)
 
 
 def test_a_recorded_pool_is_read_with_the_use_of_each_gpu() -> None:
@@ -142,6 +143,7 @@ def test_with_mig_a_fraction_is_the_smallest_slice_that_is_large_enough(wish: Wi
         (Wish(memory_mb=20000), [server()], "16384 MB"),
         (Wish(gpu_type="h100"), [server()], "it has t4"),
         (Wish(), [], "no GPU server"),
+        (Wish(cpus=99), [server()], "at most 8; use --cpus 8"),
         (Wish(fraction=0.5), [server(shards=0)], "cannot be shared"),
         (Wish(), [server(gpu_type="a100_3g.40gb", fence="mig", shards=0, memory_mb=81920)], "use -p 0.42 or less"),
     ],
@@ -161,6 +163,7 @@ def test_what_cannot_be_had_is_refused_with_what_could(wish: Wish, pool: list[No
         Wish(memory_mb=0),
         Wish(fraction=0.5, memory_mb=5),
         Wish(fraction=math.nan),
+        Wish(cpus=0),
     ],
 )
 def test_nonsense_is_a_usage_error(wish: Wish) -> None:
@@ -206,11 +209,53 @@ def test_the_recorded_quota_covers_one_and_a_half_gpus_and_no_more() -> None:
 
 
 def test_waiting_tells_the_place_and_the_reason() -> None:
-    words = queue.place(recorded("queue"), "gpurun:me")
-    assert words
-    assert "number 1 of 1" in words
-    assert "your quota is in use" in words
+    place = queue.place(recorded("queue"), "gpurun:me")
+    assert place
+    assert "number 1 of 1" in place.text()
+    assert "your quota is in use" in place.text()
     assert queue.place(recorded("queue"), "gpurun:other") is None
+
+
+def test_where_the_site_hides_the_jobs_of_others_their_number_is_told() -> None:
+    place = queue.place(recorded("queue"), "gpurun:me", in_pool=7)
+    assert place
+    assert "number 1 of your 1, 7 in the whole pool" in place.text()
+    alone = queue.place(recorded("queue"), "gpurun:me", in_pool=1)
+    assert alone
+    assert "number 1 of 1 in the queue" in alone.text()
+
+
+@pytest.mark.parametrize(
+    ("reason", "over"),
+    [
+        ("AssocGrpBillingLimit", True),
+        ("QOSMaxGRESPerUser", True),
+        ("QOSGrpBillingLimit", True),
+        ("Resources", False),
+        ("Priority", False),
+        ("AssocMaxJobsLimit", False),
+    ],
+)
+def test_a_quota_in_use_is_told_from_a_full_pool(reason: str, over: bool) -> None:
+    assert queue.over_quota({"state_reason": reason}) is over
+
+
+def test_a_quota_that_is_used_up_names_the_jobs_that_use_it() -> None:
+    reply = recorded("queue")
+    job = queue.find(reply, "gpurun:me")
+    assert job
+    running = [str(each["job_id"]) for each in reply["jobs"] if "RUNNING" in queue.states(each)]
+    assert f"used up by your jobs {', '.join(running)}" in queue.used_up(reply, job)
+    assert "others of your group" in queue.used_up({"jobs": []}, job)
+
+
+def test_who_is_in_no_tenant_is_told_before_anything_is_asked_for() -> None:
+    associations = recorded("associations")
+    quota.check_tenant(associations, "alice", None)
+    with pytest.raises(CredentialError, match="dave is in no tenant"):
+        quota.check_tenant(associations, "dave", None)
+    with pytest.raises(CredentialError, match="alice is not in the account other; use --account"):
+        quota.check_tenant(associations, "alice", "other")
 
 
 def test_usage_adds_whole_gpus_and_shards() -> None:
@@ -241,6 +286,7 @@ def test_free_parts_of_a_drained_server_are_not_offered() -> None:
         ("srun: error: Unable to allocate resources: Invalid authentication credential", CredentialError),
         ("sinfo: error: Munge decode failed: Expired credential", CredentialError),
         ("srun: error: Invalid --time specification", SlurmError),
+        ("srun: error: Unable to allocate resources: Requested node configuration is not available", RefusedError),
         ("", SlurmError),
     ],
 )
@@ -292,3 +338,79 @@ def test_settings_are_read_and_have_defaults(tmp_path: Path) -> None:
     path.write_text('{"shared": ["/work"], "require_signed": true}', encoding="utf-8")
     assert settings.load(str(path)) == settings.Settings(shared=("/work",), require_signed=True)
     assert settings.load(str(tmp_path / "none.json")) == settings.Settings()
+
+
+def sif(kinds: list[int], *, magic: bytes = b"SIF_MAGIC\0") -> bytes:
+    """An image with these kinds of objects, as the format's reference lays them out; 0 is a free place."""
+    header = struct.pack(
+        "<32s10s3s3s16sqqqqqqqq", b"#!/usr/bin/env run-singularity\n", magic, b"01", b"02", b"", *(0,) * 8
+    )
+    header = header[:88] + struct.pack("<qq", len(kinds), 4096) + header[104:]
+    table = b"".join(struct.pack("<i?III7q128s384s", kind, kind != 0, 1, 0, 0, *(0,) * 7, b"", b"") for kind in kinds)
+    return header.ljust(4096, b"\0") + table
+
+
+@pytest.mark.parametrize(
+    ("content", "signed"),
+    [
+        (sif([0x4001, 0x4004, 0x4005, 0]), True),
+        (sif([0x4001, 0x4004, 0, 0]), False),
+        (sif([0x4005], magic=b"NOT_MAGIC\0"), False),
+        (sif([0x4005])[:4200], False),
+        (b"", False),
+        (b"x" * 5000, False),
+    ],
+)
+def test_a_client_without_the_runtime_sees_whether_an_image_is_signed(
+    tmp_path: Path, content: bytes, signed: bool
+) -> None:
+    image = tmp_path / "x.sif"
+    image.write_bytes(content)
+    assert container.has_signature(image) is signed
+    site = settings.Settings(require_signed=True, runtime="no-such-runtime")
+    if signed:
+        container.check_signature(image, site)
+    else:
+        with pytest.raises(ImageError, match="is not signed"):
+            container.check_signature(image, site)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["run", "-p", "abc", "--", "true"], "invalid float value: 'abc'"),
+        (["run", "-p", "0", "--", "true"], "more than 0"),
+        (["run", "-p", "0.5", "--time", "soon", "--", "true"], "--time soon"),
+        (["run"], "no command"),
+        (["fly"], "invalid choice"),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(container, "check_shared", lambda *_: None)
+    assert cli.main(words) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("gpurun: ")
+    assert says in line
+    assert line.count("\n") == 1
+
+
+def test_errors_are_json_too_where_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--json", "-p", "x", "--", "true"]) == 2
+    assert json.loads(capsys.readouterr().out)["exit_code"] == 2
+    assert cli.main(["run", "-p", "x", "--", "program", "--json"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_what_is_said_beside_the_job_is_json_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    job.Voice(as_json=True).say("waiting", "job 3 waits", position=2)
+    job.Voice(quiet=True).say("waiting", "job 3 waits")
+    out, error = capsys.readouterr()
+    assert (out, json.loads(error)) == ("", {"event": "waiting", "message": "job 3 waits", "position": 2})
+
+
+@pytest.mark.parametrize("limit", ["30", "1:30", "1:30:00", "2-0", "2-12:30", "2-12:30:00", "UNLIMITED"])
+def test_slurms_forms_of_a_time_limit_are_taken(limit: str) -> None:
+    assert cli.TIME.fullmatch(limit)

@@ -5,25 +5,40 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 import os
+import pwd
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from . import container, job, leases, quota, request, settings, show, slurm
-from .errors import GpurunError, UsageError
+from .errors import CredentialError, GpurunError, UsageError
 from .pool import Node, read_nodes
 
 EXIT_CODES = """\
-exit codes: the job's own; or 2 wrong command line, 120 cannot be had, 121 over quota, 122 image missing or not signed,
-123 no controller answers, 124 credential not accepted, 125 another error of Slurm, 128+n ended by signal n"""
+exit codes: the job's own; or 2 wrong command line, 120 cannot be had, 121 over quota or quota used up,
+122 image missing or not signed, 123 no controller answers, 124 credential not accepted, 125 another error of Slurm,
+128+n ended by signal n"""
+
+# Slurm's forms of a time limit: MINUTES, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS.
+TIME = re.compile(r"\d+(:\d\d?){0,2}|\d+-\d+(:\d\d?){0,2}|unlimited|infinite", re.IGNORECASE)
+ACCOUNTING = (["sacctmgr", "show", "assoc"], ["sacctmgr", "show", "qos"])
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """As everywhere else: one line, exit code 2."""
+        raise UsageError(f"{message} (see `{self.prog} --help`)")
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="gpurun",
         description="Run programs on any fraction of any GPU of the pool.",
         epilog=EXIT_CODES,
@@ -45,12 +60,14 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--pty", action=argparse.BooleanOptionalAction, help="give the command a terminal (default: if you are on one)"
     )
+    _wait_option(run)
     run.add_argument("--quiet", action="store_true", help="say nothing about waiting")
     run.add_argument("--dry-run", action="store_true", help="show what would be run, and run nothing")
     run.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command")
 
     ask = commands.add_parser("request_gpus", help="hold GPUs for several commands")
     _gpu_options(ask)
+    _wait_option(ask)
     ask.add_argument("-f", "--file", help="write the lease to this file")
     free = commands.add_parser("release_gpus", help="give back what request_gpus holds")
     free.add_argument("lease", nargs="*", type=int, help="number of a lease")
@@ -80,13 +97,20 @@ def _gpu_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--account", help="account (tenant) that pays, if you have several")
 
 
+def _wait_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--wait", action="store_true", help="queue also while your own quota is used up (without, that is an error)"
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Errors are one line on standard error."""
-    arguments = parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in words[: words.index("--") if "--" in words else None]
     try:
-        return _dispatch(arguments)
+        return _dispatch(parser().parse_args(words))
     except GpurunError as error:
-        if arguments.json:
+        if as_json:
             print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
         print(f"gpurun: {error}", file=sys.stderr)
         return error.exit_code
@@ -106,7 +130,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.command == "release_gpus":
         return _release(arguments)
     if arguments.command == "smi":
-        return leases.smi(getpass.getuser(), as_json=arguments.json)
+        return leases.smi(_user(), as_json=arguments.json)
     nodes = read_nodes(slurm.call(["scontrol", "show", "nodes"]))
     if arguments.command == "list_gpus":
         print(json.dumps(show.gpus(nodes), indent=2) if arguments.json else show.gpu_table(nodes))
@@ -115,32 +139,53 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         report = show.health(nodes, slurm.call(["scontrol", "ping"]))
         print(json.dumps(report, indent=2) if arguments.json else show.health_table(report))
         return 0 if report["healthy"] else 1
-    user = getpass.getuser()
+    user = _user()
     usage = show.usage(
-        _limits(user, None), slurm.call(["squeue"]), user, max((node.shards for node in nodes), default=0)
+        _limits(slurm.ask(*ACCOUNTING), user, None),
+        slurm.call(["squeue"]),
+        user,
+        max((node.shards for node in nodes), default=0),
     )
     print(json.dumps(usage, indent=2) if arguments.json else show.usage_table(usage))
     return 0
 
 
+def _user() -> str:
+    """Who this is for Slurm, whatever the environment says."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        raise CredentialError(f"the account number {os.getuid()} has no name here: ask the operator") from None
+
+
+def _voice(arguments: argparse.Namespace) -> job.Voice:
+    return job.Voice(as_json=arguments.json, quiet=getattr(arguments, "quiet", False))
+
+
 def _grant(arguments: argparse.Namespace) -> request.Grant:
-    wish = request.Wish(arguments.num_gpus, arguments.partial, arguments.memory, arguments.gpu_type)
+    wish = request.Wish(
+        arguments.num_gpus, arguments.partial, arguments.memory, arguments.gpu_type, cpus=arguments.cpus
+    )
     request.check(wish)
-    nodes: Sequence[Node] = read_nodes(slurm.call(["scontrol", "show", "nodes"]))
+    if arguments.time and not TIME.fullmatch(arguments.time):
+        raise UsageError(f"--time {arguments.time}: a time limit is MINUTES, HH:MM:SS, D-HH or D-HH:MM:SS")
+    told, *accounting = slurm.ask(["scontrol", "show", "nodes"], *ACCOUNTING)
+    if isinstance(told, GpurunError):
+        raise told
+    nodes: Sequence[Node] = read_nodes(told)
     grant = request.plan(wish, nodes)
-    quota.check(grant, _limits(getpass.getuser(), arguments.account))
+    quota.check(grant, _limits(accounting, _user(), arguments.account))
     if grant.note:
-        print(f"gpurun: {grant.note}", file=sys.stderr)
+        _voice(arguments).say("note", grant.note)
     return grant
 
 
-def _limits(user: str, account: str | None) -> list[quota.Limit]:
+def _limits(accounting: Sequence[Any], user: str, account: str | None) -> list[quota.Limit]:
     """Limits of a user; none where the accounting database does not answer: the queue's reason then tells."""
-    try:
-        associations = slurm.call(["sacctmgr", "show", "assoc"])
-        qos = slurm.call(["sacctmgr", "show", "qos"])
-    except GpurunError:
+    if any(isinstance(reply, GpurunError) for reply in accounting):
         return []
+    associations, qos = accounting
+    quota.check_tenant(associations, user, account)
     return quota.read_limits(associations, qos, user, account)
 
 
@@ -171,6 +216,7 @@ def _run(arguments: argparse.Namespace, site: settings.Settings) -> int:
         prefix = container.command(image, directory, arguments.bind, site, gpu=True)
     comment = None
     if arguments.lease:
+        leases.check(arguments.lease, _user())
         options = [f"--jobid={arguments.lease}", "--overlap"]
     else:
         comment = job.mark()
@@ -188,11 +234,15 @@ def _run(arguments: argparse.Namespace, site: settings.Settings) -> int:
     if arguments.dry_run:
         print(json.dumps({"command": ["srun", *whole]}) if arguments.json else slurm.shell(["srun", *whole]))
         return 0
-    return job.run(whole, comment, quiet=arguments.quiet)
+    voice = _voice(arguments)
+    code = job.run(whole, comment, voice, patient=arguments.wait)
+    if arguments.json:
+        voice.say("ended", "", exit_code=code)
+    return code
 
 
 def _request(arguments: argparse.Namespace, site: settings.Settings) -> int:
-    lease = leases.take(_slurm_options(arguments, site, _grant(arguments)))
+    lease = leases.take(_slurm_options(arguments, site, _grant(arguments)), _voice(arguments), patient=arguments.wait)
     text = json.dumps(lease)
     if arguments.file:
         leases.write(Path(arguments.file), text)
@@ -208,7 +258,7 @@ def _request(arguments: argparse.Namespace, site: settings.Settings) -> int:
 
 def _release(arguments: argparse.Namespace) -> int:
     released = leases.release(
-        arguments.lease, Path(arguments.file) if arguments.file else None, getpass.getuser(), everything=arguments.all
+        arguments.lease, Path(arguments.file) if arguments.file else None, _user(), everything=arguments.all
     )
     print(
         json.dumps({"released": released})

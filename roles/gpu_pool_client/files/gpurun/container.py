@@ -6,12 +6,21 @@ from __future__ import annotations
 
 import difflib
 import shutil
+import struct
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import ImageError, RefusedError
 from .settings import Settings
+
+# The Singularity Image Format: a header, of which the magic word, the number of descriptors and their place are read,
+# then descriptors, of which kind and use are read.
+SIF_HEADER = struct.Struct("<32x10s22x16x8xqq24x")
+SIF_DESCRIPTOR = struct.Struct("<i?580x")
+SIF_MAGIC = b"SIF_MAGIC\0"
+SIF_SIGNATURE = 0x4005
+SIF_MOST = 4096
 
 
 def find_image(name: str, settings: Settings) -> Path:
@@ -40,9 +49,17 @@ def _alternatives(name: str, directories: Sequence[str]) -> str:
 def check_signature(image: Path, settings: Settings) -> None:
     """Raise ImageError for an image without a valid signature where the site requires one.
 
-    A client without the container runtime leaves this to the server, whose execution control list refuses the image.
+    A client without the container runtime only looks for a signature. Whose it is, and that it fits, is left to the
+    server, whose execution control list refuses the image.
     """
-    if not settings.require_signed or not shutil.which(settings.runtime):
+    if not settings.require_signed:
+        return
+    if not shutil.which(settings.runtime):
+        if not has_signature(image):
+            raise ImageError(
+                f"{image} is not signed, and this pool runs signed images only: use one of "
+                f"{', '.join(settings.images) or 'the published images'}, or ask for this one to be signed"
+            )
         return
     done = subprocess.run(  # noqa: S603 - the site's own container runtime
         [settings.runtime, "verify", str(image)], capture_output=True, text=True, check=False
@@ -54,6 +71,24 @@ def check_signature(image: Path, settings: Settings) -> None:
             f"signed images only: sign it with `{settings.runtime} sign`, or use one of "
             f"{', '.join(settings.images) or 'the published images'}"
         )
+
+
+def has_signature(image: Path) -> bool:
+    """Whether an image in the Singularity Image Format carries a signature; False for a file of another kind."""
+    try:
+        with image.open("rb") as stream:
+            header = stream.read(SIF_HEADER.size)
+            if len(header) < SIF_HEADER.size:
+                return False
+            magic, count, place = SIF_HEADER.unpack(header)
+            if magic != SIF_MAGIC or not 0 < count <= SIF_MOST:
+                return False
+            stream.seek(place)
+            table = stream.read(count * SIF_DESCRIPTOR.size)
+    except OSError as error:
+        raise ImageError(f"{image} cannot be read: {error.strerror}") from None
+    whole = table[: len(table) - len(table) % SIF_DESCRIPTOR.size]
+    return any(used and kind == SIF_SIGNATURE for kind, used in SIF_DESCRIPTOR.iter_unpack(whole))
 
 
 def check_shared(directory: Path, settings: Settings) -> None:

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -13,14 +15,94 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from types import FrameType
+from typing import Any
 
 from . import queue, slurm
-from .errors import GpurunError
+from .errors import GpurunError, QuotaError
 
-# srun tells by itself after this long; a job that starts at once shows nothing.
+# A job that starts at once shows nothing. Then the queue is asked, less and less often.
 FIRST_WORD_S = 1.0
 NEXT_WORD_S = 10.0
+# A job of one's own that is just ending still counts for a moment.
+QUOTA_LOOKS = 2
 FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
+# Of srun itself, where it has had no job.
+REFUSED = (1, 255)
+
+
+@dataclasses.dataclass(frozen=True)
+class Voice:
+    """How gpurun speaks beside the job: a line for people, or a line of JSON, on standard error."""
+
+    as_json: bool = False
+    quiet: bool = False
+
+    def say(self, event: str, text: str, **facts: Any) -> None:
+        """`facts` are for JSON only."""
+        if self.as_json:
+            print(json.dumps({"event": event, "message": text, **facts}), file=sys.stderr, flush=True)
+        elif text and not self.quiet:
+            print(f"gpurun: {text}", file=sys.stderr, flush=True)
+
+
+class Watcher(threading.Thread):
+    """Says where and why a job waits. One that waits for its user's own quota is ended, unless they are `patient`."""
+
+    def __init__(self, process: subprocess.Popen[Any], comment: str, voice: Voice, *, patient: bool) -> None:
+        super().__init__(daemon=True)
+        self._process = process
+        self._comment = comment
+        self._voice = voice
+        self._patient = patient
+        self._ended = threading.Event()
+        self.given_up: str | None = None
+
+    def run(self) -> None:
+        """Until the job runs or ends."""
+        said = ""
+        pause = FIRST_WORD_S
+        looks = 0
+        while not self._ended.wait(pause):
+            pause = min(2 * pause, NEXT_WORD_S)
+            try:
+                reply = slurm.call(["squeue"])
+                found = queue.find(reply, self._comment)
+                if found is None:
+                    continue
+                place = queue.place(reply, self._comment, waiting_in_all())
+            except GpurunError as error:
+                place, found = None, None
+                text, facts = str(error), {}
+            if found is not None:
+                if place is None:
+                    return
+                text, facts = place.text(), dataclasses.asdict(place)
+                looks = looks + 1 if queue.over_quota(found) else 0
+                if looks >= QUOTA_LOOKS and not self._patient:
+                    self.given_up = queue.used_up(reply, found)
+                    with contextlib.suppress(ProcessLookupError):
+                        self._process.send_signal(signal.SIGINT)
+                    return
+                if looks and not self._patient:
+                    continue
+            if text != said:
+                self._voice.say("waiting", text, **facts)
+                said = text
+
+    def finish(self) -> None:
+        """The process has ended. Raises QuotaError where it was ended for its user's quota."""
+        self._ended.set()
+        self.join(timeout=5)
+        if self.given_up:
+            raise QuotaError(self.given_up)
+
+
+def waiting_in_all() -> int | None:
+    """How many jobs wait in the pool, also those that a user does not see; None where Slurm does not tell."""
+    try:
+        return int(slurm.call(["sdiag"])["statistics"]["jobs_pending"])
+    except (GpurunError, KeyError, TypeError, ValueError):
+        return None
 
 
 def mark() -> str:
@@ -28,22 +110,40 @@ def mark() -> str:
     return f"gpurun:{uuid.uuid4().hex[:12]}"
 
 
-def run(arguments: Sequence[str], comment: str | None, *, quiet: bool) -> int:
+def run(arguments: Sequence[str], comment: str | None, voice: Voice, *, patient: bool) -> int:
     """Run srun with these arguments; return its exit code (128 + n where a signal n ended it).
 
-    Ctrl-C and SIGTERM end the job and free its GPUs before this returns.
+    Ctrl-C and SIGTERM end the job and free its GPUs before this returns. Raises GpurunError where there was no job.
     """
     process = subprocess.Popen(["srun", *arguments])  # noqa: S603, S607 - Slurm's own program, no shell
-    done = threading.Event()
-    watcher = threading.Thread(target=_explain_waiting, args=(comment, done), daemon=True)
-    if comment and not quiet:
+    watcher = Watcher(process, comment, voice, patient=patient) if comment else None
+    if watcher:
         watcher.start()
     with _forwarding(process):
         code = process.wait()
-    done.set()
-    if watcher.ident:
-        watcher.join(timeout=5)
+    if watcher:
+        watcher.finish()
+    if code in REFUSED and comment:
+        _explain_refusal(arguments, comment)
     return 128 - code if code < 0 else code
+
+
+def _explain_refusal(arguments: Sequence[str], comment: str) -> None:
+    """Raise what Slurm has against a request of which there never was a job. A job that ended is known for minutes."""
+    try:
+        known = queue.find(slurm.call(["squeue", "--states=all"]), comment)
+    except GpurunError:
+        return
+    if known:
+        return
+    done = subprocess.run(  # noqa: S603 - Slurm's own program, no shell
+        ["srun", "--test-only", *arguments],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise slurm.explain(done.stderr)
 
 
 @contextlib.contextmanager
@@ -66,23 +166,6 @@ def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _explain_waiting(comment: str | None, done: threading.Event) -> None:
-    """While the job waits, say its place in the queue and why, whenever that changes."""
-    said = None
-    pause = FIRST_WORD_S
-    while not done.wait(pause):
-        try:
-            place = queue.place(slurm.call(["squeue"]), comment)
-        except GpurunError as error:
-            place = str(error)
-        if place is None:
-            return
-        if place != said:
-            print(f"gpurun: {place}", file=sys.stderr, flush=True)
-            said = place
-        pause = NEXT_WORD_S
 
 
 def on_terminal() -> bool:

@@ -18,13 +18,16 @@ LEASE_NAME = "gpurun-lease"
 SMI_FIELDS = "index,name,memory.used,memory.total,utilization.gpu"
 
 
-def take(options: Sequence[str]) -> dict[str, Any]:
+def take(options: Sequence[str], voice: job.Voice, *, patient: bool) -> dict[str, Any]:
     """Hold GPUs; returns {lease, servers, gres} when they are granted. Ctrl-C while waiting leaves nothing held."""
     comment = job.mark()
     command = ["salloc", "--no-shell", "--quiet", f"--job-name={LEASE_NAME}", f"--comment={comment}", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - Slurm's own program
+        watcher = job.Watcher(process, comment, voice, patient=patient)
+        watcher.start()
         try:
             _out, error = process.communicate()
+            watcher.finish()
         except KeyboardInterrupt:
             process.wait()
             _cancel([entry["job_id"] for entry in _own(comment=comment)])
@@ -41,6 +44,14 @@ def write(path: Path, text: str) -> None:
     """Keep a lease in a file that only its owner reads."""
     path.touch(mode=0o600)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def check(number: int, user: str) -> None:
+    """Raise UsageError for a lease that the user does not hold."""
+    held = [entry["job_id"] for entry in _own(user=user)]
+    if number not in held:
+        have = ", ".join(map(str, held)) or "none"
+        raise UsageError(f"you hold no lease {number}; yours: {have} (`gpurun request_gpus` makes one)")
 
 
 def release(numbers: Sequence[int], file: Path | None, user: str, *, everything: bool) -> list[int]:
@@ -84,6 +95,12 @@ def _cancel(numbers: Sequence[int]) -> None:
         time.sleep(0.1)
 
 
+def _reason(error: str) -> str:
+    """What a step says of its end; srun's own word that it ended is the least of it."""
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    return next((line for line in lines if "Exited with exit code" not in line), (lines or ["no reason given"])[0])
+
+
 def smi(user: str, *, as_json: bool) -> int:
     """nvidia-smi on the GPUs of a user's running jobs, inside their allocations."""
     jobs = [entry for entry in slurm.call(["squeue"]).get("jobs", ()) if entry.get("user_name") == user]
@@ -101,7 +118,7 @@ def smi(user: str, *, as_json: bool) -> int:
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - Slurm's own program
         lines = done.stdout.splitlines() if done.returncode == 0 else []
-        problem = "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[0]
+        problem = "" if done.returncode == 0 else _reason(done.stderr)
         found.append({"job": entry["job_id"], "servers": entry.get("nodes", ""), "gpus": lines, "error": problem})
     if as_json:
         print(json.dumps(found, indent=2))

@@ -35,7 +35,7 @@ class Node:
     """A GPU server. `fraction`: what one device of `gpu_type` is of a whole board (a MIG slice or vGPU is less than 1).
 
     `memory_mb` is the memory of one device; None where the node does not tell. `shards` is the number of shards of one
-    GPU, 0 where it cannot be shared.
+    GPU, 0 where it cannot be shared. `cpus`: of the server, 0 where it does not tell.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Node:
     shards: int
     states: tuple[str, ...]
     reason: str
+    cpus: int = 0
 
     @property
     def usable(self) -> bool:
@@ -89,6 +90,7 @@ def _nodes(entry: Mapping[str, Any]) -> list[Node]:
                 shards=shards // count,
                 states=tuple([states] if isinstance(states, str) else states),
                 reason=str(entry.get("reason") or ""),
+                cpus=int(entry.get("cpus") or 0),
             )
         )
     return nodes

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from .pool import split_gres
@@ -42,21 +43,64 @@ def find(reply: Mapping[str, Any], comment: str | None) -> Mapping[str, Any] | N
     return next((job for job in reply.get("jobs", ()) if comment and job.get("comment") == comment), None)
 
 
-def place(reply: Mapping[str, Any], comment: str | None) -> str | None:
-    """ "waiting, 2nd of 5: …" for a pending job; None for one that is not waiting, or not there."""
+@dataclass(frozen=True)
+class Place:
+    """Where a job waits, of how many; `in_pool`: of how many in all, where the site shows a user only their own."""
+
+    job: int
+    position: int
+    waiting: int
+    why: str
+    in_pool: int | None = None
+
+    def text(self) -> str:
+        """For people."""
+        if self.in_pool is None:
+            return f"job {self.job} waits, number {self.position} of {self.waiting} in the queue: {self.why}"
+        return (
+            f"job {self.job} waits, number {self.position} of your {self.waiting}, {self.in_pool} in the whole pool: "
+            f"{self.why}"
+        )
+
+
+def place(reply: Mapping[str, Any], comment: str | None, in_pool: int | None = None) -> Place | None:
+    """Where a pending job waits; None for one that is not waiting, or not there.
+
+    `in_pool`: how many jobs wait in all. Where that is more than can be seen, the site hides jobs of others, and the
+    position is among the user's own.
+    """
     job = find(reply, comment)
     if job is None or "PENDING" not in states(job):
         return None
-    pending = [
-        each
-        for each in reply.get("jobs", ())
-        if "PENDING" in states(each) and each.get("partition") == job.get("partition")
-    ]
+    every = [each for each in reply.get("jobs", ()) if "PENDING" in states(each)]
+    pending = [each for each in every if each.get("partition") == job.get("partition")]
     pending.sort(
         key=lambda each: (-(value(each.get("priority")) or 0), value(each.get("submit_time")) or 0, each.get("job_id"))
     )
     position = [each.get("job_id") for each in pending].index(job.get("job_id")) + 1
-    return f"job {job.get('job_id')} waits, number {position} of {len(pending)} in the queue: {why(job)}"
+    hidden = in_pool is not None and in_pool > len(every)
+    return Place(int(job.get("job_id") or 0), position, len(pending), why(job), in_pool if hidden else None)
+
+
+def over_quota(job: Mapping[str, Any]) -> bool:
+    """Whether a job waits only because its user or group has as much as it may have."""
+    reason = str(job.get("state_reason") or "")
+    return reason.startswith(("QOS", "Assoc")) and ("PerUser" in reason or "Grp" in reason or "PerAccount" in reason)
+
+
+def used_up(reply: Mapping[str, Any], job: Mapping[str, Any]) -> str:
+    """The line for a job that is not waited for, as the quota is in use."""
+    user = job.get("user_name")
+    own = [
+        str(each.get("job_id"))
+        for each in reply.get("jobs", ())
+        if each.get("user_name") == user and "RUNNING" in states(each) and asks_for_gpu(each)
+    ]
+    by = f"your job{'s' if len(own) > 1 else ''} {', '.join(own)}" if own else "others of your group"
+    return (
+        f"the quota is used up by {by} ({job.get('state_reason')}; `gpurun quota` shows it): end one, or say --wait to "
+        f"queue for it"
+    )
 
 
 def why(job: Mapping[str, Any]) -> str:
@@ -66,7 +110,7 @@ def why(job: Mapping[str, Any]) -> str:
         return REASONS["ReqNodeNotAvail"]
     if reason in REASONS:
         return REASONS[reason]
-    if reason.startswith(("QOS", "Assoc")) and ("PerUser" in reason or "Grp" in reason or "PerAccount" in reason):
+    if over_quota(job):
         return f"your quota is in use ({reason}): it starts when one of your own jobs ends (`gpurun quota`)"
     if reason.startswith(("QOS", "Assoc")):
         return f"a limit of your account ({reason}): see `gpurun quota`"

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import QuotaError
+from .errors import CredentialError, QuotaError
 from .request import Grant
 
 
@@ -56,6 +56,17 @@ def read_limits(
             limits += _limits(f"group {account or ', '.join(sorted(filter(None, accounts)))}", per.get("account"))
             limits += _limits("one job", per.get("job"))
     return sorted(set(limits), key=lambda limit: (limit.hundredths, limit.whose))
+
+
+def check_tenant(associations: Mapping[str, Any], user: str, account: str | None) -> None:
+    """Raise CredentialError for a user who is in no tenant, or not in the one named."""
+    own = sorted(
+        {str(entry.get("account")) for entry in associations.get("associations", ()) if entry.get("user") == user}
+    )
+    if not own:
+        raise CredentialError(f"{user} is in no tenant of the pool: ask its operator to add you to one")
+    if account is not None and account not in own:
+        raise CredentialError(f"{user} is not in the account {account}; use --account {' or '.join(own)}")
 
 
 def check(grant: Grant, limits: Sequence[Limit]) -> None:

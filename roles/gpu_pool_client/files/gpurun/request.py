@@ -26,12 +26,16 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Wish:
-    """What the user typed: `gpus` (count), and of each a `fraction` (0 < F <= 1) or `memory_mb`; `gpu_type` or any."""
+    """What the user typed: `gpus` (count), and of each a `fraction` (0 < F <= 1) or `memory_mb`; `gpu_type` or any.
+
+    `cpus`: of one server, None for what the pool gives.
+    """
 
     gpus: int = 1
     fraction: float | None = None
     memory_mb: int | None = None
     gpu_type: str | None = None
+    cpus: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ def check(wish: Wish) -> None:
         )
     if wish.memory_mb is not None and wish.memory_mb < 1:
         raise UsageError(f"--memory {wish.memory_mb}: ask for 1 MB or more")
+    if wish.cpus is not None and wish.cpus < 1:
+        raise UsageError(f"--cpus {wish.cpus}: ask for 1 CPU or more")
 
 
 def plan(wish: Wish, nodes: Sequence[Node]) -> Grant:
@@ -85,6 +91,13 @@ def plan(wish: Wish, nodes: Sequence[Node]) -> Grant:
     if not of_type:
         kinds = ", ".join(sorted({node.gpu_type for node in nodes}))
         raise RefusedError(f"no GPU of type {wish.gpu_type} in the pool: it has {kinds}")
+    if wish.cpus:
+        largest = max(node.cpus for node in of_type)
+        of_type = [node for node in of_type if not node.cpus or node.cpus >= wish.cpus]
+        if not of_type:
+            raise RefusedError(
+                f"{wish.cpus} CPUs cannot be had: one server has at most {largest}; use --cpus {largest}"
+            )
     usable = [node for node in of_type if node.usable] or of_type
     grants = [
         grant for shape in sorted({_shape_key(node) for node in usable}) for grant in _grants(wish, _of(usable, shape))

@@ -7,10 +7,11 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+import time
 from collections.abc import Sequence
 from typing import Any
 
-from .errors import CredentialError, GpurunError, SlurmError, UnreachableError
+from .errors import CredentialError, GpurunError, RefusedError, SlurmError, UnreachableError
 
 UNREACHABLE = (
     "unable to contact slurm controller",
@@ -34,27 +35,51 @@ CREDENTIAL = (
     "access/permission denied",
     "user not found",
 )
+NEVER = ("requested node configuration is not available", "can not be satisfied")
 
 
 def call(arguments: Sequence[str], timeout_s: float = 30) -> Any:
     """Run a Slurm command with --json and return what it printed. Raises GpurunError."""
-    command = [arguments[0], "--json", *arguments[1:]]
+    (reply,) = ask(arguments, timeout_s=timeout_s)
+    if isinstance(reply, GpurunError):
+        raise reply
+    return reply
+
+
+def ask(*commands: Sequence[str], timeout_s: float = 30) -> list[Any]:
+    """Replies of several commands that run side by side; a GpurunError in the place of one that failed."""
+    end = time.monotonic() + timeout_s
+    started = [_start(command) for command in commands]
+    return [
+        each if isinstance(each, GpurunError) else _reply(each, max(0.1, end - time.monotonic()), timeout_s)
+        for each in started
+    ]
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[str] | GpurunError:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)  # noqa: S603 - no shell, fixed programs
+        return subprocess.Popen(  # noqa: S603 - no shell, fixed programs
+            [command[0], "--json", *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
     except FileNotFoundError:
-        raise SlurmError(
-            f"{arguments[0]} is not installed here: is this a client of the pool (role gpu_pool_client)?"
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise UnreachableError(
-            f"the pool's controller did not answer within {timeout_s:g} s: try again, or ask the operator"
-        ) from None
-    if done.returncode != 0:
-        raise explain(done.stderr)
+        return SlurmError(f"{command[0]} is not installed here: is this a client of the pool (role gpu_pool_client)?")
+
+
+def _reply(process: subprocess.Popen[str], left_s: float, timeout_s: float) -> Any:
+    with process:
+        try:
+            out, error = process.communicate(timeout=left_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return UnreachableError(
+                f"the pool's controller did not answer within {timeout_s:g} s: try again, or ask the operator"
+            )
+    if process.returncode != 0:
+        return explain(error)
     try:
-        return json.loads(done.stdout)
+        return json.loads(out)
     except json.JSONDecodeError:
-        raise explain(done.stderr or done.stdout) from None
+        return explain(error or out)
 
 
 def explain(text: str) -> GpurunError:
@@ -69,6 +94,8 @@ def explain(text: str) -> GpurunError:
         )
     if any(part in low for part in UNREACHABLE):
         return UnreachableError(f"no controller of the pool answers ({last}): try again, or ask the operator")
+    if any(part in low for part in NEVER):
+        return RefusedError(f"no server of the pool can give that ({last}): ask for less")
     return SlurmError(last)
 
 
