@@ -61,7 +61,7 @@ class GuestCommand:
         """Make a guest and wait until it is up. `recipe` has image, volumes, environment and authorized_keys."""
         keys = [*self._keys, *recipe["authorized_keys"]]
         guest = {**recipe, "name": name, "hostname": hostname, "authorized_keys": keys}
-        request = {"instance": self.instance, "guests": [guest]}
+        request: dict[str, t.Any] = {"instance": self.instance, "guests": [guest]}
         if not self.keep:
             request["owner_pid"] = os.getpid()
         return _entry(await self._run("create", given=json.dumps(request), seconds=_CREATE_S), name)
