@@ -41,7 +41,9 @@ def killed() -> None:
 
 
 def test_a_result_with_its_warnings() -> None:
-    result = run_forked(echo, {"word": "höher", "secret": "s3cret", "_ansible_inject_invocation": True})
+    # Before ansible-core 2.20 a module tells its invocation unasked, and does not know the question.
+    asked = {"_ansible_inject_invocation": True} if "inject_invocation" in basic.PASS_VARS else {}
+    result = run_forked(echo, {"word": "höher", "secret": "s3cret", **asked})
     assert (result["changed"], result["said"]) == (True, "höher")
     assert "mind the gap" in json.dumps(result["warnings"], default=str)
     assert result["invocation"]["module_args"]["secret"] == "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
