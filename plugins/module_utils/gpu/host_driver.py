@@ -130,6 +130,8 @@ def plan_driver(
     plans: dict[str, DriverPlan] = {}
     for wish in wishes:
         host = hosts.get(wish.name)
+        if host is not None and _went_away(software.packages.get(host.name)):
+            host = dataclasses.replace(host, connection="notResponding")
         if host is None:
             plans[wish.name] = DriverPlan(unknown_host(wish.name, known))
         elif reboot_in_progress(host):
@@ -141,6 +143,11 @@ def plan_driver(
         else:
             plans[wish.name] = _plan_host(host, wish, software, outside_maintenance)
     return plans
+
+
+def _went_away(packages: t.Sequence[Package] | Problem | None) -> bool:
+    """Whether a host that answered when facts were read did no more when asked for its software: it goes down."""
+    return isinstance(packages, Problem) and packages.code == "host_not_connected"
 
 
 def _plan_host(host: HostFacts, wish: DriverWish, software: Software, outside: str) -> DriverPlan:

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 
 import pytest
@@ -14,6 +15,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.host_driver imp
     Software,
     plan_driver,
 )
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Problem
 from gpu_builders import SLOTS, gpu, host
 
 NAME = "NVD-VMware_ESXi_8.0.0_Driver"
@@ -131,6 +133,17 @@ def test_somebody_else_s_host_is_left_alone_and_a_rebooting_one_waited_for() -> 
         connection="notResponding", intent=Intent("r", "maintenance", "x", boot_time="2026-01-01T00:00:00.000000Z")
     )
     assert plan(away, OLD, DriverWish("esx", NEW, URL)).plan.notes["reboot_in_progress"] is True
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_host_that_goes_down_between_two_reads_is_a_host_that_is_away(ours: bool) -> None:
+    silent = Problem("host_not_connected", "esx", "The vCenter cannot talk to the host now.", kind="state")
+    mark = dataclasses.replace(OURS, boot_time="2026-01-01T00:00:00.000000Z") if ours else OURS
+    found = plan_driver(
+        {"esx": in_maintenance(intent=mark)}, [DriverWish("esx", NEW, URL)], Software({"esx": silent}, {})
+    )["esx"].plan
+    assert found.failed is not ours
+    assert found.notes["reboot_in_progress"] is ours
 
 
 @pytest.mark.parametrize(
