@@ -20,7 +20,7 @@ demo-down: ## Stop the demo's simulator and remove what the demo made
 	@if [ -x $(BIN)/python ]; then $(BIN)/python tools/demo.py down; else echo "==> nothing to stop"; fi
 
 .PHONY: demo-pool
-demo-pool: controller ## From nothing to a GPU pool and a job on it, on real guests: root and podman needed (5 minutes; first run: 10)
+demo-pool: controller ## From nothing to a GPU pool and a job on it, on real guests: root and podman needed (first run: 10 minutes; again: 3)
 	@$(BIN)/python tools/pool_demo.py -- $(ARGS)
 
 .PHONY: lab-up

@@ -25,7 +25,7 @@ from lab_up import BOOT_TIMEOUT_S, get_ready, guests_of
 INVENTORY = "inventories/lab_pool"
 PLAYBOOKS = ("playbooks/site.yml", "playbooks/pool.yml")
 JOB = "gpurun run -n 1 -p 0.5 --image hello -- sh -c"
-SCRIPT = 'cat /hello; echo "$USER on $(hostname), GPU $CUDA_VISIBLE_DEVICES:"; ls -l /dev/nvidia*'
+SCRIPT = 'cat /hello; echo "$USER on $(hostname): $SLURM_SHARDS_ON_NODE of 10 shards of GPU $CUDA_VISIBLE_DEVICES"'
 
 
 def write_model(lab: Lab) -> list[list[str]]:

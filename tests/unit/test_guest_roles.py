@@ -47,6 +47,19 @@ def sections(name: str, **image: Any) -> dict[str, str]:
     return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
 
 
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(ROLES.glob("*/tasks/*.yml")) if "cache_valid_time" in path.read_text("utf-8")],
+    ids=str,
+)
+def test_package_lists_that_are_empty_are_read_whatever_their_age(path: Path) -> None:
+    age = re.search(r"(?m)^ *cache_valid_time: (.*)$", path.read_text("utf-8"))
+    lists = re.search(r"(?m)^ *register: (\w+_lists)$", path.read_text("utf-8"))
+    assert age
+    assert lists
+    assert f"{lists[1]}.matched" in age[1]
+
+
 def test_the_shipped_definitions_are_those_of_the_role() -> None:
     shipped = variables(ROLES / "singularity_image" / "vars" / "main.yml")["__singularity_image_shipped"]
     assert sorted(shipped) == DEFINITIONS
