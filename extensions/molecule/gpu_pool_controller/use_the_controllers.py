@@ -69,6 +69,7 @@ assert b"Invalid account" in refused.stderr, refused
 mine = submit("bob", "--gres=shard:2")
 assert set(jobs("bob")) == {mine}, jobs("bob")
 assert set(jobs("alice")) == {long, second}, jobs("alice")
+run("scancel", str(mine))
 
 # The primary is killed: the standby takes over, and jobs go on. It comes back, and takes over again.
 # By its number: guests may share a tree of cgroups, by which systemctl would kill the standby too.
@@ -84,6 +85,7 @@ wait_for("the primary answers", primary_answers)
 wait_for("and knows the jobs", lambda: answers() and state(long).startswith("RUNNING"))
 
 # Nobody reaches into a job of another: its output, script, processes, limits, or its GPU; nor the pool's key.
+mine = submit("bob", "--gres=shard:2")
 wait_for("bob's job runs", lambda: state(mine).startswith("RUNNING"))
 before = {key: jobs()[long][key] for key in ("time_limit", "start_time", "restart_cnt")}
 for command in [
