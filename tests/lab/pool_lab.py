@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -127,8 +128,8 @@ class Ledger:
             f" && mv {name}.$SLURM_RESTART_COUNT.new {name}"
         )
 
-    def submit(self, user: str, client: str, fractions: Sequence[int], seconds: int) -> None:
-        """Queue batch jobs of so many tenths of a GPU, in one go."""
+    def submit(self, user: str, client: str, fractions: Sequence[int], seconds: int) -> list[str]:
+        """Queue batch jobs of so many tenths of a GPU, in one go; their names."""
         lines = ["mkdir -p ~/results; cd ~/results"]
         names = []
         for tenths in fractions:
@@ -136,11 +137,26 @@ class Ledger:
             inner = shlex.quote(self.work(name, seconds))
             script = f"apptainer exec --bind /home {IMAGE} sh -c {inner}"
             gres = "gpu:1" if tenths == 10 else f"shard:{tenths}"
-            lines.append(f"sbatch --parsable --requeue --output=/dev/null --gres={gres} --wrap {shlex.quote(script)}")
+            options = f"--parsable --requeue --output=/dev/null --job-name={name} --gres={gres}"
+            lines.append(f"sbatch {options} --wrap {shlex.quote(script)}")
             names.append(name)
         numbers = self.pool.on(client, "\n".join(lines), user=user).split()
         assert len(numbers) == len(names)
         self.batch |= {number: (user, name) for number, name in zip(numbers, names, strict=True)}
+        return names
+
+    def until_saved(self, names: Sequence[str]) -> None:
+        """Wait until the controllers' state has the jobs: what came in its last five seconds dies with a controller."""
+        state = self.pool.lab.directory / "state" / "state" / "job_state"
+
+        def saved() -> bool:
+            try:
+                jobs = state.read_bytes()
+            except FileNotFoundError:  # just being replaced
+                return False
+            return all(name.encode() in jobs for name in names)
+
+        until(saved, f"saved: {', '.join(names)}")
 
     def run(self, user: str, client: str, fraction: str, seconds: int) -> None:
         """Begin a job by gpurun; it ends by itself."""
@@ -160,14 +176,20 @@ class Ledger:
             assert process.returncode == 0, f"{name}: {output}"
         until(lambda: not self.pool.on("pool-01", "squeue --noheader"), "the queue is empty", timeout_s)
 
+    def _states(self) -> dict[str, str]:
+        """The state of each job in accounting, which hears of it a moment after the controllers know."""
+        text = self.pool.on("pool-01", "sacct --allusers --allocations --noheader --parsable2 --format=JobID,State")
+        return dict(line.split("|") for line in text.splitlines())
+
     def check(self) -> None:
         """Every job has ended well once, and left its one result; there is no other job and no other result."""
-        text = self.pool.on("pool-01", "sacct --allusers --allocations --noheader --parsable2 --format=JobID,State")
-        states = dict(line.split("|") for line in text.splitlines())
+        with contextlib.suppress(AssertionError):  # what is wrong is said below
+            until(lambda: {*self._states().values()} <= {"COMPLETED"}, "accounting has the end of every job", 60)
+        states = self._states()
         bad = {number: states.get(number) for number in self.batch if states.get(number) != "COMPLETED"}
-        assert not bad
+        assert not bad, bad
         others = {number: state for number, state in states.items() if number not in self.batch}
-        assert set(others.values()) <= {"COMPLETED"}
+        assert set(others.values()) <= {"COMPLETED"}, others
         wanted = {(user, name) for user, name in self.batch.values()} | {(user, name) for user, name, _ in self.runs}
         found = {
             (user, path.name): path.read_text().split()[0]

@@ -88,7 +88,7 @@ def lose_a_server_daemon(pool: PoolLab, ledger: Ledger) -> None:
 
 def lose_the_primary(pool: PoolLab, ledger: Ledger) -> None:
     """The primary controller dies: the standby takes over, jobs go on and are taken; then the primary is back."""
-    ledger.submit("alice", "ws-01", [5] * 4, 15)
+    ledger.until_saved(ledger.submit("alice", "ws-01", [5] * 4, 15))
     pool.on("pool-01", "pkill -9 slurmctld")
     until(lambda: "at pool-02 is UP" in pool.on("ws-01", "scontrol ping || true"), "the standby answers")
     until(lambda: pool.on("ws-01", "squeue --noheader --states=all || true"), "the standby has taken over")
