@@ -33,13 +33,14 @@ options:
         required: true
       lend:
         description:
-          - Whether it may be lent. The custom attribute O(lend_attribute) of the machine says so, too.
+          - Whether it may be lent. The machine's custom attribute O(lend_attribute) and its tag O(lend_tag) say so,
+            too.
         type: bool
         default: false
       cpu_mhz:
         description:
           - Its CPU usage in MHz, as averages over equal parts of the window that is to be idle, where the site knows
-            better than the vCenter. Left out, samples of O(history_file) and the vCenter's figure of now serve.
+            better than the vCenter. Left out, O(cpu_samples) serves.
         type: list
         elements: float
         default: []
@@ -58,6 +59,23 @@ options:
       - Custom attribute of the vCenter that marks a desktop as to be lent, with V(true) or V(yes); empty for none.
     type: str
     default: ''
+  lend_tag:
+    description:
+      - Tag of the vCenter that marks a desktop as to be lent, as C(category:name); empty for none.
+      - Where it cannot be read, or is not there, no desktop counts as marked by it, with a warning. Lent desktops
+        return all the same.
+    type: str
+    default: ''
+  cpu_samples:
+    description:
+      - Where CPU usage comes from for a desktop without O(desktops[].cpu_mhz). V(runs) are the samples of
+        O(history_file), which runs took; V(vcenter) the five-minute averages (C(cpu.usagemhz.average)) that the
+        vCenter keeps of a day, with which an O(idle_window) of an hour has 12 samples before the first run. Both with
+        the vCenter's figure of now.
+      - Averages that cannot be read are none, with a warning, so that nothing is lent.
+    type: str
+    choices: [runs, vcenter]
+    default: runs
   history_file:
     description:
       - File in which M(gpuops.vsphere.harvest_record) remembers CPU samples and how long desktops took to resume. One
@@ -123,7 +141,7 @@ options:
     default: 6
   idle_window:
     description:
-      - Samples of O(history_file) count if they are not older than that, in seconds.
+      - Samples count if they are not older than that, in seconds.
     type: int
     default: 3600
   check_required:
@@ -330,6 +348,7 @@ failure:
 """
 
 import dataclasses
+import datetime
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -339,8 +358,12 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.files i
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.history import History, HistoryError
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.night import NightFacts, plan_night
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.desktops import Desk, read_desks
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import InputError
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.desktops import (
+    Desk,
+    read_cpu_samples,
+    read_desks,
+)
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import GpuOpsError, InputError
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module import (
     Params,
     Planned,
@@ -349,6 +372,8 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module impo
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import Spec
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.reads import read_fleet
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.rest import Rest
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tags import tagged_vms
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.vms import with_assumed_vms
 
 _TIMING: Spec = {
@@ -367,6 +392,10 @@ class Facts:
     hosts: t.Mapping[str, HostFacts]
     desks: t.Mapping[str, Desk]
     history: History
+    tagged: frozenset[str]
+    """Ids of the machines with the tag that marks desktops as to be lent."""
+    averages: t.Mapping[str, options.Averages] | None
+    warnings: tuple[str, ...]
 
 
 def argument_spec() -> Spec:
@@ -384,6 +413,8 @@ def argument_spec() -> Spec:
         },
         "checks": {"type": "dict", "default": {}},
         "lend_attribute": {"type": "str", "default": ""},
+        "lend_tag": {"type": "str", "default": ""},
+        "cpu_samples": {"type": "str", "choices": ["runs", "vcenter"], "default": "runs"},
         "history_file": {"type": "path"},
         "schedules": {"type": "dict", "required": True},
         "compute_profile": {"type": "str", "required": True},
@@ -419,7 +450,37 @@ def read(client: Client, params: Params) -> Facts:
         history = read_history(params["history_file"]) if params["history_file"] else History()
     except HistoryError as error:
         raise InputError(f"history_file: {error}") from error
-    return Facts({vm.name: vm for vm in vms}, hosts, read_desks(client, params["lend_attribute"]), history)
+    desks = read_desks(client, params["lend_attribute"])
+    # Neither may stand in the way of those that return: what is not known counts against lending alone.
+    warnings = []
+    try:
+        tagged = _tagged(client, params)
+    except GpuOpsError as error:
+        tagged = frozenset()
+        warnings.append(f"lend_tag: {error} No desktop counts as marked by {params['lend_tag']}.")
+    try:
+        averages = _averages(client, params)
+    except GpuOpsError as error:
+        averages = {}
+        warnings.append(f"cpu_samples: {error} No desktop counts as idle.")
+    return Facts({vm.name: vm for vm in vms}, hosts, desks, history, tagged, averages, tuple(warnings))
+
+
+def _tagged(client: Client, params: Params) -> frozenset[str]:
+    if not params["lend_tag"]:
+        return frozenset()
+    rest = Rest(client)
+    try:
+        return tagged_vms(rest, *options.split_tag(params["lend_tag"]))
+    finally:
+        rest.close()
+
+
+def _averages(client: Client, params: Params) -> t.Mapping[str, options.Averages] | None:
+    if params["cpu_samples"] == "runs":
+        return None
+    names = {desktop["name"] for desktop in params["desktops"] if not desktop["cpu_mhz"]}
+    return read_cpu_samples(client, names, datetime.timedelta(seconds=params["idle_window"]))
 
 
 def plan(facts: Facts, params: Params) -> Planned:
@@ -429,15 +490,18 @@ def plan(facts: Facts, params: Params) -> Planned:
     known = NightFacts(
         with_assumed_vms(facts.vms, params),
         with_assumed(facts.hosts, params),
-        options.activity(params, facts.history, at.now, seen),
-        frozenset(given | {name for name, desk in facts.desks.items() if desk.marked}),
+        options.activity(params, facts.history, at.now, seen, facts.averages),
+        frozenset(
+            given | {name for name, desk in facts.desks.items() if desk.marked or desk.moid in facts.tagged},
+        ),
         {item["name"]: item["jobs"] for item in params["compute_vms"]},
     )
     names = [desktop["name"] for desktop in params["desktops"]]
     night = plan_night(names, known, options.policy(params, facts.history), at.hours, at.now)
     cpu = {name: desk.cpu_mhz for name, desk in facts.desks.items()}
     record = options.record_dict(params, at, known, cpu)
-    return Planned(plans=night.plans, returns={**options.result_dict(night, at.now), "record": record})
+    returns = {**options.result_dict(night, at.now, facts.warnings), "record": record}
+    return Planned(plans=night.plans, returns=returns, warnings=facts.warnings)
 
 
 def main() -> None:

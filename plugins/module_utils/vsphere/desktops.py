@@ -4,13 +4,20 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
+import datetime
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.evening import Heartbeat
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import all_of, paths, retrieve, start
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.convert import plain_name
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.performance import (
+    read_measured,
+    read_samples,
+    vcenter_now,
+)
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim
 
 _CPU = "summary.quickStats.overallCpuUsage"
@@ -21,6 +28,7 @@ _YES = ("true", "yes", "on", "1")
 class Desk:
     """What the vCenter tells of one machine's use."""
 
+    moid: str
     heartbeat: Heartbeat
     cpu_mhz: float | None
     """Now; None where the vCenter does not tell, such as of a machine that does not run."""
@@ -36,13 +44,35 @@ def read_desks(client: Client, attribute: str) -> dict[str, Desk]:
         lambda: [all_of(client, vim.VirtualMachine)],
         [paths(vim.VirtualMachine, "name", "guestHeartbeatStatus", "runtime.powerState", "customValue", _CPU)],
     )
-    return {plain_name(row.props.get("name", row.moid)): _desk(row.props, key) for row in rows}
+    return {plain_name(row.props.get("name", row.moid)): _desk(row.moid, row.props, key) for row in rows}
 
 
-def _desk(props: t.Mapping[str, t.Any], key: int | None) -> Desk:
+def read_cpu_samples(
+    client: Client, names: collections.abc.Collection[str], length: datetime.timedelta
+) -> dict[str, tuple[tuple[datetime.datetime, float], ...]]:
+    """MHz that machines used in the last `length`, by name: five-minute averages and when each ended, oldest first.
+
+    A machine has none of the time in which it did not run. One request for what there is, one for the vCenter's time,
+    and one for as many machines as it answers for at once. Raises GpuOpsError.
+    """
+    measured = read_measured(client)
+    listed = [vm for vm in measured.vms if vm.name in names]
+    now = vcenter_now(client)
+    found = read_samples(client, measured, listed, now - length, now)
+    return {
+        vm.name: tuple(
+            (datetime.datetime.fromtimestamp(time, datetime.UTC), sample.used_mhz)
+            for time, sample in sorted(found.get(vm.moid, {}).items())
+        )
+        for vm in listed
+    }
+
+
+def _desk(moid: str, props: t.Mapping[str, t.Any], key: int | None) -> Desk:
     values = [value.value for value in props.get("customValue") or () if key is not None and value.key == key]
     runs = str(props.get("runtime.powerState")) == "poweredOn"
     return Desk(
+        moid,
         t.cast(Heartbeat, str(props.get("guestHeartbeatStatus", "gray"))),
         float(props[_CPU]) if runs and props.get(_CPU) is not None else None,
         any(str(value).strip().lower() in _YES for value in values),

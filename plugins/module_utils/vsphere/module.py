@@ -46,6 +46,8 @@ class Planned:
     """Further return values of the module."""
     work: t.Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
     """What `apply` needs to know of each object beside its changes, as the planner's own type."""
+    warnings: tuple[str, ...] = ()
+    """Of no single object."""
     always: bool = False
     """Whether `apply` is to be called where nothing changes, too; such as to note the time."""
 
@@ -186,7 +188,8 @@ def _report(
     }
     # With object_errors=report, host_result shows each host its own.
     if module.params["object_errors"] == "fail":
-        for warning in dict.fromkeys(text for entry in results.values() for text in entry["warnings"]):
+        texts = (text for entry in results.values() for text in entry["warnings"])
+        for warning in dict.fromkeys([*planned.warnings, *texts]):
             module.warn(warning)
         report["diff"] = [diff(item) for item in planned.plans.values() if item.changed]
     return report

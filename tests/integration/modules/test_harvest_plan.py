@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from pyVmomi import vim
 from simulated import StartVcenter, Vcenter
 
 OFFICE = {"timezone": "Europe/Berlin", "ready_by": "07:30", "lend_from": "19:00"}
+V100_A = "0000:3b:00.0"
 EVENING, NIGHT, MORNING = "2026-01-13T20:00:00+01:00", "2026-01-14T01:00:00+01:00", "2026-01-14T07:05:00+01:00"
 IDLE: list[float] = [40.0] * 6
 NO_CONNECTION = dict.fromkeys(("hostname", "port", "username", "password", "ca_file", "session_dir"))
@@ -131,6 +134,7 @@ def test_a_desktop_that_cannot_return_is_said_at_night(start_vcenter: StartVcent
         ({"checks": {"desk-1": "asleep"}}, "checks.desk-1: 'asleep' is none of idle, busy, failed"),
         ({"reserve": -1}, "reserve: must not be negative"),
         ({"idle_window": -1}, "idle_window: must not be negative"),
+        ({"lend_tag": "lend"}, "lend_tag: 'lend' is no tag. Write category:name"),
     ],
 )
 def test_bad_input_is_said_before_anything_is_asked(vcenter: Vcenter, changes: dict[str, Any], says: str) -> None:
@@ -183,6 +187,74 @@ def test_a_custom_attribute_marks_what_may_be_lent(start_vcenter: StartVcenter) 
     assert len(marked["suspend"]) == 2
     assert marked["objects"]["desk-4"]["reason"] == "not marked to be lent"
     assert plan(vcenter, EVENING, desktops=desktops, lend_attribute="nobody.made.it")["suspend"] == []
+
+
+TAGS = [{"name": "site", "tags": [{"name": "berlin"}]}, {"name": "gpu", "tags": [{"name": "keep"}, {"name": "lend"}]}]
+
+
+def test_a_tag_marks_what_may_be_lent(start_vcenter: StartVcenter) -> None:
+    # Two desktops share each GPU, and compute wants a whole one.
+    marks = [{"gpu": ["lend"]}, {"gpu": ["keep"]}, {"gpu": ["lend"], "site": ["berlin"]}, {}]
+    vms = [desk(f"desk-{number}", tags=tags) for number, tags in enumerate(marks, start=1)]
+    vcenter = start_vcenter(vgpu_fleet(vms=vms, categories=TAGS))
+    desktops = [{"name": f"desk-{number}", "cpu_mhz": IDLE} for number in range(1, 5)]
+    tagged = plan(vcenter, EVENING, desktops=desktops, lend_tag="gpu:lend")
+    assert tagged["suspend"] == ["desk-1", "desk-3"]
+    assert tagged["objects"]["desk-2"]["reason"] == "not marked to be lent"
+    fewer = plan(vcenter, EVENING, desktops=desktops[:1], lend_tag="gpu:lend")
+    assert fewer["requests"] == {
+        method: count for method, count in tagged["requests"].items() if method not in ("Login", "POST /api/session")
+    }
+    # What is lent returns, whatever has become of the tag.
+    vcenter.ok("vm_power", vms=tagged["suspend"], state="suspended", lend=True)
+    for tag, says in (("gpu:lent", "The category gpu has no tag lent."), ("gpus:lend", "no category gpus of tags")):
+        lost = vcenter.run("harvest_plan", schedules={"office": OFFICE}, compute_profile="nvidia_a100-40c", now=MORNING,
+                           desktops=desktops, lend_tag=tag).result  # fmt: skip
+        assert lost["resume"] == ["desk-1", "desk-3"]
+        assert [text for text in lost["warnings"] if says in str(text) and f"marked by {tag}" in str(text)]
+        assert says in lost["table"]
+
+
+def test_a_tag_on_a_machine_with_a_gpu_by_passthrough_is_said(start_vcenter: StartVcenter) -> None:
+    model = vgpu_fleet(hosts=2, vms=[desk("desk-1", tags={"gpu": ["lend"]})], categories=TAGS)
+    v100 = {"gpu": "V100-16", "passthrough": True}
+    model["clusters"][0]["hosts"].append({"name": "esx-100.lab", "gpus": [v100]})
+    fixed_gpu = {"mode": "fixed", "address": V100_A}
+    mmio = {"pciPassthru.use64bitMMIO": "TRUE", "pciPassthru.64bitMMIOSizeGB": "64"}
+    model["vms"].append(machine("desk-2", "esx-100.lab", memory_locked=True, gpus=[fixed_gpu], extra_config=mmio,
+                                power="on", tags={"gpu": ["lend"]}))  # fmt: skip
+    vcenter = start_vcenter(model)
+    desktops = [{"name": f"desk-{number}", "cpu_mhz": IDLE} for number in (1, 2)]
+    planned = plan(vcenter, EVENING, desktops=desktops, lend_tag="gpu:lend")
+    assert "desk-2" not in planned["suspend"]
+    assert "by passthrough and cannot be suspended; take the mark to be lent off it" in planned["table"]
+
+
+def test_the_vcenter_s_averages_tell_of_the_hour_before_the_first_run(
+    start_vcenter: StartVcenter, tmp_path: Path
+) -> None:
+    begin = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=30)
+    used = {begin: 900, begin + datetime.timedelta(minutes=20): 40}
+    busy = sorted([{"at": f"{time:%H:%M}", "mhz": mhz} for time, mhz in used.items()], key=lambda step: step["at"])
+    demands: list[Any] = [40, busy, 40]
+    vms = [desk(f"desk-{number}", cpu_demand=demand) for number, demand in enumerate(demands, start=1)]
+    vcenter = start_vcenter(vgpu_fleet(vms=vms))
+    desktops = [{"name": f"desk-{number}", "lend": True} for number in (1, 2, 3)]
+    averages = {"desktops": desktops, "cpu_samples": "vcenter", "idle_samples": 12}
+    planned = plan(vcenter, EVENING, **averages)
+    assert planned["suspend"] == ["desk-1", "desk-3"]
+    in_use = re.match(r"in use: (\d+) MHz", planned["objects"]["desk-2"]["reason"])
+    assert in_use is not None
+    assert 800 < int(in_use[1]) <= 900
+    assert plan(vcenter, EVENING, desktops=desktops)["suspend"] == []
+    # What returned a moment ago has a user, whatever it used before.
+    history = tmp_path / "history.json"
+    vcenter.ok("harvest_record", seen=planned["record"], history_file=str(history), resumed={"desk-1": 50.0},
+               **NO_CONNECTION)  # fmt: skip
+    now = datetime.datetime.now(datetime.UTC).isoformat()
+    night = {"always": {"timezone": "UTC", "ready_by": "00:00", "lend_from": "00:01"}}
+    again = plan(vcenter, now, **averages, schedules=night, phase="auto", history_file=str(history))
+    assert "desk-1" not in again["suspend"]
 
 
 def test_compute_machines_start_on_what_is_lent_and_leave_in_the_morning(start_vcenter: StartVcenter) -> None:

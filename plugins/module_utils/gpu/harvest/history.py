@@ -120,10 +120,16 @@ def window(history: History, name: str, now: datetime.datetime, length: datetime
     return tuple(mhz for time, mhz in history.cpu.get(name, ()) if time_from(time) > now - length)
 
 
+def returned_at(history: History, name: str) -> datetime.datetime | None:
+    """When a desktop has last returned; None if it never was lent."""
+    time = history.returned.get(name)
+    return None if time is None else time_from(time)
+
+
 def returned_since(history: History, name: str, since: datetime.datetime) -> bool:
     """Whether a desktop has returned since then: its user may just have come."""
-    time = history.returned.get(name)
-    return time is not None and time_from(time) > since
+    time = returned_at(history, name)
+    return time is not None and time > since
 
 
 def measured(history: History) -> dict[str, float]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import datetime
 import typing as t
@@ -18,6 +19,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.history
     History,
     gpu_use,
     measured,
+    returned_at,
     returned_since,
     window,
 )
@@ -34,6 +36,10 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.show im
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vgpu import Profile, parse_profile
 
 Params = t.Mapping[str, t.Any]
+Averages = collections.abc.Sequence[tuple[datetime.datetime, float]]
+"""When each interval ended, and the MHz used in it."""
+AVERAGED: t.Final = datetime.timedelta(minutes=5)
+"""How long the interval of an average is: the first level of a vCenter's statistics."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,6 +69,11 @@ def mistakes(params: Params) -> str | None:
     both = sorted({*names} & {item["name"] for item in params["compute_vms"]})
     if both:
         return f"desktops: {', '.join(both)} is also in compute_vms."
+    if params["lend_tag"]:
+        try:
+            split_tag(params["lend_tag"])
+        except ValueError as error:
+            return f"lend_tag: {error}"
     unknown = sorted({*params["wanted"]} - {*names})
     if unknown:
         return f"wanted: {', '.join(unknown)} is not in desktops."
@@ -74,6 +85,17 @@ def mistakes(params: Params) -> str | None:
     if hours.working and params["phase"] == "evening":
         return f"phase: it is working hours until {hours.until:%Y-%m-%d %H:%M} UTC; desktops are not lent then."
     return None
+
+
+def split_tag(tag: str) -> tuple[str, str]:
+    """Category and name of a tag written `category:name`. Raises ValueError for what is none.
+
+    A colon in the name is part of it.
+    """
+    category, _, name = (part.strip() for part in tag.partition(":"))
+    if not (category and name):
+        raise ValueError(f"{tag!r} is no tag. Write category:name, such as gpu:lend.")
+    return category, name
 
 
 def moment(params: Params) -> Moment:
@@ -106,9 +128,17 @@ def policy(params: Params, history: History) -> NightPolicy:
 
 
 def activity(
-    params: Params, history: History, now: datetime.datetime, seen: t.Mapping[str, tuple[Heartbeat, float | None]]
+    params: Params,
+    history: History,
+    now: datetime.datetime,
+    seen: t.Mapping[str, tuple[Heartbeat, float | None]],
+    averages: t.Mapping[str, Averages] | None = None,
 ) -> dict[str, Activity]:
-    """What is known of each desktop's use: samples of the site, or else those remembered and the one of now."""
+    """What is known of each desktop's use.
+
+    Samples of the site; or else the vCenter's averages, where they are to be used; or else those remembered. The last
+    two with the one of now.
+    """
     length = datetime.timedelta(seconds=params["idle_window"] + params["interval"] / 2)
     known = {}
     for desktop in params["desktops"]:
@@ -116,9 +146,23 @@ def activity(
         # Samples of before its user came say nothing of it.
         samples = () if returned_since(history, desktop["name"], now - length) else tuple(desktop["cpu_mhz"])
         if not samples and cpu is not None:
-            samples = (*window(history, desktop["name"], now, length), cpu)
+            samples = (*_before(desktop["name"], history, now, length, averages), cpu)
         known[desktop["name"]] = Activity(samples, heartbeat, params["checks"].get(desktop["name"]))
     return known
+
+
+def _before(
+    name: str,
+    history: History,
+    now: datetime.datetime,
+    length: datetime.timedelta,
+    averages: t.Mapping[str, Averages] | None,
+) -> tuple[float, ...]:
+    if averages is None:
+        return window(history, name, now, length)
+    back = returned_at(history, name)
+    # An average tells of the interval before its time.
+    return tuple(mhz for time, mhz in averages.get(name, ()) if back is None or time - AVERAGED > back)
 
 
 def record_dict(params: Params, at: Moment, facts: NightFacts, cpu: t.Mapping[str, float | None]) -> dict[str, t.Any]:
@@ -146,10 +190,10 @@ def _homes(facts: NightFacts) -> set[str]:
     return {str(facts.vms[name].host) for name in facts.activity if name in facts.vms}
 
 
-def result_dict(night: NightPlan, now: datetime.datetime) -> dict[str, t.Any]:
-    """The plan beside its objects, times as ISO 8601 in UTC."""
+def result_dict(night: NightPlan, now: datetime.datetime, warnings: t.Sequence[str] = ()) -> dict[str, t.Any]:
+    """The plan beside its objects, times as ISO 8601 in UTC. `warnings` are those of no desktop."""
     return {
-        "table": table(night, now),
+        "table": table(night, now, warnings),
         "phase": night.phase,
         "deadline": _utc(night.deadline),
         "start_by": _utc(night.start_by),

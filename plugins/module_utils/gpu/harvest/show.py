@@ -11,7 +11,7 @@ import typing as t
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.night import NightPlan
 
 
-def table(night: NightPlan, now: datetime.datetime) -> str:
+def table(night: NightPlan, now: datetime.datetime, warnings: t.Sequence[str] = ()) -> str:
     """Phase and times, what is done in its order, how many desktops stay and why, and what is wrong."""
     needed = "a desktop needs its GPU" if night.phase in ("evening", "night") else "the night is over"
     rows = [("release", name, needed) for name in night.release]
@@ -30,10 +30,10 @@ def table(night: NightPlan, now: datetime.datetime) -> str:
         if plan.notes.get("verdict") not in (None, "suspend", "resume") and not plan.warnings
     )
     wrong = [f"{problem.object}: {problem.msg}" for plan in night.plans.values() for problem in plan.problems]
-    warnings = [text for plan in night.plans.values() for text in plan.warnings]
+    warned = [*warnings, *(text for plan in night.plans.values() for text in plan.warnings)]
     for title, items in (
         ("Desktops that stay as they are", [f"{count:>4}  {why}" for why, count in sorted(stay.items())]),
-        ("Warnings", warnings),
+        ("Warnings", warned),
         ("In the way", wrong),
     ):
         if items:
