@@ -141,7 +141,8 @@ options:
     default: 6
   idle_window:
     description:
-      - Samples count if they are not older than that, in seconds.
+      - Samples count if they are not older than that, in seconds. Of those that runs have taken less than half an
+        O(interval) apart, the highest alone counts.
     type: int
     default: 3600
   check_required:

@@ -127,7 +127,7 @@ def test_a_night_of_the_playbook(site: Site) -> None:
     assert evening.count("changed") == shown.count("changed")
     assert of(site.power(), "suspended") == DESKTOPS
     assert of(site.power(), "poweredOn") == ["train-1", "train-2"]
-    assert not site.ok(EVENING).count("changed"), "ten minutes later there is nothing to do"
+    assert not site.ok(EVENING.replace("20:00", "20:10")).count("changed"), "ten minutes later there is nothing to do"
 
     pool = site.slurm()
     pool.submit(Job(1, 36000, checkpoints=True))
@@ -157,6 +157,17 @@ def test_a_night_of_the_playbook(site: Site) -> None:
     night = site.report()["nights"][0]
     assert (night["desktops_lent"], night["desktops_late"]) == (4, 0)
     assert [sample["compute"] for sample in night["series"]][:3] == [0, 2, 2]
+
+    # What the runs have written is what the fleet page takes.
+    page, metrics = site.directory / "fleet.html", site.directory / "fleet.prom"
+    files = {"report_page_file": str(page), "report_metrics_file": str(metrics)}
+    harvested = {"report_harvest_file": str(site.directory / "harvest.json")}
+    run = site.lab.playbook("report", "-e", json.dumps(files | harvested))
+    assert page.exists(), run.output
+    assert f"{night['gpu_hours_harvested']:.1f} GPU hours harvested" in page.read_text()
+    figures = dict(line.rsplit(" ", 1) for line in metrics.read_text().splitlines() if not line.startswith("#"))
+    assert float(figures["gpuops_harvest_gpu_hours"]) == pytest.approx(night["gpu_hours_harvested"])
+    assert float(figures["gpuops_harvest_desktops_lent"]) == 4
 
     # The next evening its nodes take jobs again.
     site.ok("2026-01-14T20:00:00+01:00")

@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from demo import Lab, playbook_environment, run_guest
 from pool_demo import INVENTORY, ssh
 
@@ -40,6 +42,7 @@ class PoolLab:
         self.lab = Lab(directory)
         self.environment = playbook_environment(self.lab)
         self.log = directory.parent / "playbooks.log"
+        self._added = directory.parent / "added.yml"
 
     def demo(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(TOP / "tools" / words[0]), *words[1:]]
@@ -53,9 +56,17 @@ class PoolLab:
             check=False,
         )
 
-    def begin(self, playbook: str, **variables: Any) -> subprocess.Popen[str]:
-        """Start a playbook, in a process group of its own."""
-        command = ["ansible-playbook", f"playbooks/{playbook}", "-i", INVENTORY, "-e", json.dumps(variables)]
+    def add_host(self, name: str, *groups: str) -> None:
+        """Have the inventory of the playbooks that follow list a host in these groups, and no other that was added."""
+        children = {group: {"hosts": {name: {}}} for group in groups}
+        self._added.write_text(yaml.safe_dump({"all": {"children": children}}), encoding="utf-8")
+
+    def begin(self, playbook: str | Path, *arguments: str, **variables: Any) -> subprocess.Popen[str]:
+        """Start a playbook of the project, or another by its path, in a process group of its own."""
+        path = str(TOP / "playbooks" / playbook)
+        command = ["ansible-playbook", path, "-i", INVENTORY, "-e", json.dumps(variables), *arguments]
+        if self._added.exists():
+            command += ["-i", str(self._added)]
         return subprocess.Popen(
             command,
             env=self.environment,
@@ -67,9 +78,9 @@ class PoolLab:
             start_new_session=True,
         )
 
-    def play(self, playbook: str, **variables: Any) -> str:
+    def play(self, playbook: str | Path, *arguments: str, **variables: Any) -> str:
         """Run a playbook to its end; its output."""
-        process = self.begin(playbook, **variables)
+        process = self.begin(playbook, *arguments, **variables)
         output, _ = process.communicate()
         with self.log.open("a", encoding="utf-8") as log:
             log.write(output)
@@ -91,6 +102,10 @@ class PoolLab:
         )
         assert done.returncode == 0, f"{machine}: {command}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    def running(self, node: str) -> list[str]:
+        """The numbers of the jobs that run on a node."""
+        return self.on("pool-01", f"squeue --noheader --format=%i --nodelist={node} --states=RUNNING").split()
 
     def nodes(self, controller: str = "pool-01") -> dict[str, str]:
         """The state of each node, as one of the controllers sees it."""
@@ -128,8 +143,8 @@ class Ledger:
             f" && mv {name}.$SLURM_RESTART_COUNT.new {name}"
         )
 
-    def submit(self, user: str, client: str, fractions: Sequence[int], seconds: int) -> list[str]:
-        """Queue batch jobs of so many tenths of a GPU, in one go; their names."""
+    def submit(self, user: str, client: str, fractions: Sequence[int], seconds: int, *options: str) -> list[str]:
+        """Queue batch jobs of so many tenths of a GPU, in one go, with further options of sbatch; their names."""
         lines = ["mkdir -p ~/results; cd ~/results"]
         names = []
         for tenths in fractions:
@@ -137,8 +152,8 @@ class Ledger:
             inner = shlex.quote(self.work(name, seconds))
             script = f"apptainer exec --bind /home {IMAGE} sh -c {inner}"
             gres = "gpu:1" if tenths == 10 else f"shard:{tenths}"
-            options = f"--parsable --requeue --output=/dev/null --job-name={name} --gres={gres}"
-            lines.append(f"sbatch {options} --wrap {shlex.quote(script)}")
+            own = ("--parsable", "--requeue", "--output=/dev/null", f"--job-name={name}", f"--gres={gres}")
+            lines.append(shlex.join(["sbatch", *own, *options, "--wrap", script]))
             names.append(name)
         numbers = self.pool.on(client, "\n".join(lines), user=user).split()
         assert len(numbers) == len(names)

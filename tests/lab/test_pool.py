@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from pathlib import Path
 import pytest
 from pool_lab import TIME_SCALE, Ledger, PoolLab, until
 
+NEW_HOST = "esx-gpu-03.lab"
+NEW_SERVERS = ("gpu-03", "gpu-pool-01")
+HOOKS = Path(__file__).with_name("hooks.yml")
 MISSING = [name for name in ("podman", "mmdebstrap", "ssh") if shutil.which(name) is None]
 pytestmark = [
     pytest.mark.guests,
@@ -53,6 +57,8 @@ def test_no_job_is_lost(pool: PoolLab) -> None:
     ledger.settle(180)
 
     grow(pool, ledger)
+    service_a_host(pool, ledger)
+    lend_a_server(pool, ledger)
     lose_a_server_daemon(pool, ledger)
     lose_the_primary(pool, ledger)
     lose_the_vcenter(pool, ledger)
@@ -63,23 +69,60 @@ def test_no_job_is_lost(pool: PoolLab) -> None:
 
 
 def grow(pool: PoolLab, ledger: Ledger) -> None:
-    """One server more, under load, by a playbook that is killed half-way and run again."""
-    ledger.submit("alice", "ws-01", [5] * 6, 20)
+    """A host more and a larger pool, under load, by a playbook that is killed half-way and run again."""
+    ledger.submit("alice", "ws-01", [5] * 12, 30)
+    pool.add_host(NEW_HOST, "esxi_gpu")
     killed = pool.begin("expand.yml", gpu_fleet_pool_size=1)
-    until(lambda: "gpu-pool-01" in pool.guests(), "the new machine is there")
+    until(lambda: "gpu-pool-01" in pool.guests() or "gpu-03" in pool.guests(), "a new machine is there", 300)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     output = pool.play("expand.yml", gpu_fleet_pool_size=1)
     assert "PLAN" in output
-    assert set(pool.nodes()) == {"gpu-01", "gpu-02", "gpu-pool-01"}
-    where = pool.on("ws-02", "srun --nodelist=gpu-pool-01 --gres=shard:1 hostname", user="bob")
-    assert where.split() == ["gpu-pool-01"]
+    assert set(pool.nodes()) == {"gpu-01", "gpu-02", *NEW_SERVERS}
+    for server in NEW_SERVERS:
+        assert pool.on("ws-02", f"srun --nodelist={server} --gres=shard:1 hostname", user="bob").split() == [server]
+
+
+def service_a_host(pool: PoolLab, ledger: Ledger) -> None:
+    """An ESXi host is rebooted under load: its server ends its jobs first, and takes others afterwards."""
+    ledger.submit("alice", "ws-01", [10] * 12, 10)
+    until(lambda: pool.running("gpu-02"), "gpu-02 has work")
+    booted = pool.on("gpu-02", "stat --format=%Y /proc/1")
+    pool.play("esxi_rolling.yml", "--limit=esx-gpu-02.lab", esxi_rolling_reboot="always")
+    assert pool.on("gpu-02", "stat --format=%Y /proc/1") != booted
+    until(lambda: pool.nodes()["gpu-02"] in ("IDLE", "MIXED", "ALLOCATED"), "gpu-02 takes jobs again")
+    drained = pool.on("pool-01", "sacct --allusers --duplicates --noheader --format=State --nodelist=gpu-02")
+    assert set(drained.split()) <= {"COMPLETED", "RUNNING"}, drained
+
+
+def lend_a_server(pool: PoolLab, ledger: Ledger) -> None:
+    """Harvesting gives a server's GPU back: jobs save themselves or are put back; then the server joins again."""
+    ledger.settle(180)
+    pool.on("pool-01", "scontrol update NodeName=gpu-02,gpu-pool-01,gpu-03 State=DRAIN Reason=test")
+    script = "trap 'touch ~/saved/$SLURM_JOB_ID; exit 0' USR1; while :; do sleep 0.2; done"
+    saves = ["sbatch", "--parsable", "--output=/dev/null", "--comment=checkpoint", "--gres=shard:2", "--wrap", script]
+    number = pool.on("ws-01", f"mkdir -p ~/saved; {shlex.join(saves)}", user="alice").strip()
+    names = ledger.submit("bob", "ws-02", [5], 45)
+    until(lambda: len(pool.running("gpu-01")) == 2, "gpu-01 has both")
+    output = pool.play(HOOKS, hook="slurm_leave", machines=["gpu-01"], gpu_harvest_grace=10)
+    assert "jobs put back: 1" in output
+    assert not pool.running("gpu-01")
+    assert "DRAIN" in pool.nodes()["gpu-01"]
+    pool.on("ws-01", f"test -e ~/saved/{number}", user="alice")
+    waiting = pool.on("pool-01", "squeue --noheader --format=%j --states=PENDING").split()
+    assert waiting == names
+    pool.play(HOOKS, hook="slurm_join", machines=["gpu-01"])
+    assert "DRAIN" not in pool.nodes()["gpu-01"]
+    # Drained by somebody else: not for harvesting to take back.
+    pool.play(HOOKS, hook="slurm_join", machines=["gpu-02"])
+    assert "DRAIN" in pool.nodes()["gpu-02"]
+    pool.on("pool-01", "scontrol update NodeName=gpu-02,gpu-pool-01,gpu-03 State=RESUME")
 
 
 def lose_a_server_daemon(pool: PoolLab, ledger: Ledger) -> None:
     """A server's daemons die: it is down, its jobs run again elsewhere, and it comes back by itself."""
-    ledger.submit("bob", "ws-02", [10] * 6, 10)
-    until(lambda: pool.on("pool-01", "squeue --noheader --nodelist=gpu-02 --states=RUNNING"), "gpu-02 has work")
+    ledger.submit("bob", "ws-02", [10] * 8, 10)
+    until(lambda: pool.running("gpu-02"), "gpu-02 has work")
     pool.on("gpu-02", "pkill -9 slurm")
     until(lambda: "DOWN" in pool.nodes()["gpu-02"], "gpu-02 is down")
     pool.on("gpu-02", "systemctl reset-failed slurmd; systemctl start slurmd")
@@ -108,9 +151,10 @@ def lose_the_vcenter(pool: PoolLab, ledger: Ledger) -> None:
 
 
 def shrink(pool: PoolLab, ledger: Ledger) -> None:
-    """One server less, under load: its jobs end first, then it leaves Slurm, then its machine is deleted."""
-    ledger.submit("alice", "ws-01", [10] * 9, 10)
-    until(lambda: pool.on("pool-01", "squeue --noheader --nodelist=gpu-pool-01 --states=RUNNING"), "it has work")
+    """A host less and a smaller pool, under load: jobs end, servers leave Slurm, machines are deleted."""
+    ledger.submit("alice", "ws-01", [10] * 16, 10)
+    until(lambda: all(pool.running(server) for server in NEW_SERVERS), "the servers have work")
+    pool.add_host(NEW_HOST, "esxi_gpu", "esxi_retiring")
     pool.play("contract.yml", gpu_fleet_pool_size=0)
     assert set(pool.nodes()) == {"gpu-01", "gpu-02"}
-    until(lambda: "gpu-pool-01" not in pool.guests(), "its machine is gone")
+    until(lambda: not set(NEW_SERVERS) & set(pool.guests()), "their machines are gone")

@@ -1,6 +1,6 @@
 # Copyright: the gpuops.vsphere contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The vCenter's REST API (`/api`), for what SOAP does not have: cluster images.
+"""The vCenter's REST API (`/api`), for what SOAP does not have: cluster images and tags.
 
 One session for all processes, cached like the SOAP session; the same trust in the server; every request counted in
 the client's `requests` as `VERB /path/with/{names}`; errors of the one tree.

@@ -115,9 +115,28 @@ def observed(data: t.Mapping[str, t.Any], now: datetime.datetime) -> Observed:
     )
 
 
-def window(history: History, name: str, now: datetime.datetime, length: datetime.timedelta) -> tuple[float, ...]:
-    """The samples of a desktop that are not older than the window."""
-    return tuple(mhz for time, mhz in history.cpu.get(name, ()) if time_from(time) > now - length)
+def window(
+    history: History,
+    name: str,
+    latest: tuple[datetime.datetime, float],
+    length: datetime.timedelta,
+    apart: datetime.timedelta,
+) -> tuple[float, ...]:
+    """The samples of a desktop that are not older than the window, and the latest one, which is of now.
+
+    Samples that are less than `apart` from each other count as one, the highest: runs that follow each other at once
+    have not seen more of the time.
+    """
+    now, mhz_now = latest
+    young = sorted((time_from(time), mhz) for time, mhz in history.cpu.get(name, ()))
+    head, found = now, [mhz_now]
+    for time, mhz in reversed([sample for sample in young if now - length < sample[0] <= now]):
+        if head - time < apart:
+            found[-1] = max(found[-1], mhz)
+        else:
+            head = time
+            found.append(mhz)
+    return tuple(reversed(found))
 
 
 def returned_at(history: History, name: str) -> datetime.datetime | None:
@@ -243,6 +262,11 @@ def _appended(samples: Samples, sample: tuple[str, float]) -> Samples:
     return tuple(item for item in (*samples, sample) if time_from(item[0]) > oldest)
 
 
+def _in_order(*series: GpuUse) -> tuple[GpuUse, ...]:
+    """One sample for each time, the last that was taken: the clock may have been set back."""
+    return tuple(use for _, use in sorted({use.time: use for use in series}.items()))
+
+
 def _nights(nights: t.Mapping[str, NightRecord], run: Observed) -> dict[str, NightRecord]:
     found = dict(nights)
     known = run.deadline in found
@@ -265,6 +289,6 @@ def _nights(nights: t.Mapping[str, NightRecord], run: Observed) -> dict[str, Nig
         said=said,
         late=late,
         requeued=record.requeued + run.requeued,
-        series=record.series if run.working else (*record.series, run.use),
+        series=record.series if run.working else _in_order(*record.series, run.use),
     )
     return dict(sorted(found.items())[-NIGHTS:])

@@ -146,23 +146,19 @@ def activity(
         # Samples of before its user came say nothing of it.
         samples = () if returned_since(history, desktop["name"], now - length) else tuple(desktop["cpu_mhz"])
         if not samples and cpu is not None:
-            samples = (*_before(desktop["name"], history, now, length, averages), cpu)
+            apart = datetime.timedelta(seconds=params["interval"] / 2)
+            samples = (
+                window(history, desktop["name"], (now, cpu), length, apart)
+                if averages is None
+                else (*_since_return(averages.get(desktop["name"], ()), returned_at(history, desktop["name"])), cpu)
+            )
         known[desktop["name"]] = Activity(samples, heartbeat, params["checks"].get(desktop["name"]))
     return known
 
 
-def _before(
-    name: str,
-    history: History,
-    now: datetime.datetime,
-    length: datetime.timedelta,
-    averages: t.Mapping[str, Averages] | None,
-) -> tuple[float, ...]:
-    if averages is None:
-        return window(history, name, now, length)
-    back = returned_at(history, name)
-    # An average tells of the interval before its time.
-    return tuple(mhz for time, mhz in averages.get(name, ()) if back is None or time - AVERAGED > back)
+def _since_return(averages: Averages, back: datetime.datetime | None) -> tuple[float, ...]:
+    """Those of intervals that began after the desktop had returned."""
+    return tuple(mhz for time, mhz in averages if back is None or time - AVERAGED > back)
 
 
 def record_dict(params: Params, at: Moment, facts: NightFacts, cpu: t.Mapping[str, float | None]) -> dict[str, t.Any]:

@@ -27,7 +27,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.history
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.report import GpuUse, time_text
 
 DEADLINE = "2026-01-14T06:30:00Z"
-HOUR = datetime.timedelta(hours=1)
+HOUR, MINUTE = datetime.timedelta(hours=1), datetime.timedelta(minutes=1)
 
 
 def at(text: str) -> datetime.datetime:
@@ -50,11 +50,27 @@ def after(*runs: Observed) -> History:
     return history
 
 
+def test_runs_at_once_after_each_other_have_not_seen_more_of_the_time() -> None:
+    used = {"00": 1.0, "10": 1.0, "11": 800.0, "12": 2.0, "20": 3.0, "29": 4.0}
+    history = after(*(run(f"2026-01-13T17:{minute}", cpu={"a": mhz}) for minute, mhz in used.items()))
+    now = (at("2026-01-13T17:30"), 5.0)
+    assert window(history, "a", now, HOUR, 5 * MINUTE) == (1.0, 800.0, 3.0, 5.0)
+    alone = after(*[run("2026-01-13T17:29", cpu={"a": 1.0})] * 6)
+    assert window(alone, "a", now, HOUR, 5 * MINUTE) == (5.0,)
+
+
+def test_a_clock_that_was_set_back_leaves_the_series_in_order() -> None:
+    history = after(run("2026-01-13T19:00"), run("2026-01-13T18:50"), run("2026-01-13T19:00"))
+    (night,) = figures(history)
+    assert [use.time for use in night.series] == ["2026-01-13T18:50:00Z", "2026-01-13T19:00:00Z"]
+
+
 def test_samples_count_while_they_are_young() -> None:
     runs = [run(f"2026-01-13T1{hour}:00", cpu={"a": float(hour), "gone": 1.0}) for hour in range(4, 8)]
     history = after(*runs)
-    assert window(history, "a", at("2026-01-13T17:10"), 2 * HOUR) == (6.0, 7.0)
-    assert window(history, "b", at("2026-01-13T17:10"), 2 * HOUR) == ()
+    now = (at("2026-01-13T17:10"), 9.0)
+    assert window(history, "a", now, 2 * HOUR, MINUTE) == (6.0, 7.0, 9.0)
+    assert window(history, "b", now, 2 * HOUR, MINUTE) == (9.0,)
     assert "gone" not in history.cpu
 
 
