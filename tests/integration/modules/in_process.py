@@ -51,7 +51,7 @@ def options(vcenter: Vcenter) -> ConnectionOptions:
     return ConnectionOptions.from_params({"validate_certs": True, "thumbprint": None, **vcenter.options()})
 
 
-def run(vcenter: Vcenter, module: Any, **own: Any) -> tuple[Planned, Mapping[str, Applied]]:
+def run(vcenter: Vcenter, module: Any, /, **own: Any) -> tuple[Planned, Mapping[str, Applied]]:
     """What the module's shell does: read, plan, apply. `timeout` and `max_parallel` are small unless given."""
     defaults = {name: option.get("default") for name, option in module.argument_spec().items()}
     bounds = {"timeout": 60, "max_parallel": 1, "assume": {"hosts": {}, "vms": {}}}

@@ -11,14 +11,18 @@ import pytest
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Stub
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import GpuOpsError
 from ansible_collections.gpuops.vsphere.plugins.modules import (
+    advanced_options,
+    cluster_member,
     esxi_driver,
     esxi_graphics,
     esxi_maintenance,
     esxi_passthrough,
     esxi_power,
+    gpu_lock,
     vm_gpu,
     vm_group,
     vm_power,
+    vm_shares,
 )
 from gpu_vms import TEMPLATE, V100, fixed, machine
 from in_process import run
@@ -26,6 +30,7 @@ from pyVim.connect import Disconnect, SmartConnect
 from simulated import PASSWORD, USERNAME, StartVcenter, Vcenter, fleet
 
 ONE, TWO, VM = "esx-001.lab", "esx-002.lab", "gpu-a"
+NEW, OLD = "esx-new.lab", "esx-old.lab"
 QUICK = {"maintenance": 1, "boot": 2, "migrate": 1, "power_on": 1, "power_off": 1, "clone": 1, "reconfigure": 1}
 
 VERSION, DEPOT = "17.1", "https://depot.lab/vgpu-17.1.zip"
@@ -38,6 +43,7 @@ STAGES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "read": (esxi_maintenance, {"hosts": [ONE]}, "RetrievePropertiesEx"),
     "drain": (esxi_maintenance, {"hosts": [ONE]}, "RelocateVM_Task"),
     "maintenance": (esxi_maintenance, {"hosts": [ONE]}, "EnterMaintenanceMode_Task"),
+    "maintenance alone": (esxi_maintenance, {"hosts": [OLD]}, "EnterMaintenanceMode_Task"),
     "reboot": (esxi_power, {"hosts": [ONE], "when_needed": False}, "RebootHost_Task"),
     "leave": (esxi_maintenance, {"hosts": [ONE], "state": "left"}, "ExitMaintenanceMode_Task"),
     "clone": (vm_group, {"vms": [{"name": "new", "host": TWO, "template": TEMPLATE}]}, "CloneVM_Task"),
@@ -57,11 +63,27 @@ STAGES: dict[str, tuple[Any, dict[str, Any], str]] = {
         {"hosts": [{"name": ONE, "checksum": None, "guest_drivers": [], **DRIVER}]},
         "InstallHostPatchV2_Task",
     ),
+    "out of the cluster": (cluster_member, {"hosts": [{"name": ONE}], "state": "standalone"}, "MoveIntoFolder_Task"),
+    "into a cluster": (cluster_member, {"hosts": [{"name": NEW}], "cluster": "gpu"}, "MoveHostInto_Task"),
+    "out of the vCenter": (cluster_member, {"hosts": [{"name": OLD}], "state": "removed"}, "Destroy_Task"),
+    "shares": (vm_shares, {"vms": [{"name": "db", "cpu": {"shares": "high"}}]}, "ReconfigVM_Task"),
+    "settings of the vCenter": (advanced_options, {"vcenter": {"vgpu.hotmigrate.enabled": True}}, "UpdateOptions"),
+    "settings of a cluster": (
+        advanced_options,
+        {"clusters": [{"name": "gpu", "drs_options": {"LBMaxVmotionPerHost": "1"}}]},
+        "ReconfigureComputeResource_Task",
+    ),
+    "lock": (gpu_lock, {"clusters": ["gpu"], "run_id": "mine"}, "Rename_Task"),
+    "record of the lock": (gpu_lock, {"clusters": ["gpu"], "run_id": "mine"}, "SetField"),
+    "unlock": (gpu_lock, {"clusters": ["gpu"], "run_id": "mine", "state": "released"}, "Destroy_Task"),
 }
-# Stages that begin with the host in our maintenance mode.
-INSIDE = ("reboot", "leave", "driver")
+# What a stage begins with: the host in our maintenance mode, or the lock held.
+BEFORE = dict.fromkeys(("reboot", "leave", "driver", "out of the cluster"), "maintenance") | {
+    "out of the vCenter": "maintenance alone",
+    "unlock": "lock",
+}
 # Stages whose call is no task.
-AT_ONCE = ("passthrough", "graphics")
+AT_ONCE = ("passthrough", "graphics", "settings of the vCenter", "record of the lock")
 
 
 def fault(kind: str, **fields: Any) -> dict[str, Any]:
@@ -92,12 +114,16 @@ MATRIX = [
 
 
 def world() -> dict[str, Any]:
-    """Two hosts with a running machine each, one of which is to move; one to give GPUs to, and a template."""
+    """Two hosts with a running machine each, one of which is to move; one to give GPUs to, and a template.
+
+    A host that is to join the cluster, and one that is to leave the vCenter.
+    """
     made = fleet(2, timings=QUICK)
     made["clusters"][0]["hosts"][0]["gpus"][0]["passthrough"] = True
     shape = {"firmware": "efi", "hardware_version": 21, "memory_mb": 8192}
     made["templates"] = [{"name": TEMPLATE, "folder": "templates", "host": TWO, **shape}]
     made["vms"] = [machine("web", power="on"), machine(VM, TWO), machine("db", TWO, power="on")]
+    made["standalone_hosts"] = [{"name": NEW}, {"name": OLD}]
     made["depots"] = {DEPOT: [{"version": VERSION, "vgpu_manager": VERSION}]}
     return made
 
@@ -120,8 +146,8 @@ def test_a_clear_error_and_then_the_next_run_converges(
 ) -> None:
     # The first call of that kind is the one of this stage; leaving and rebooting begin after entering.
     vcenter = start_vcenter(world(), faults=[{"method": STAGES[stage][2], "nth": 1, **rule}], time_scale=60)
-    if stage in INSIDE:
-        assert attempt(vcenter, "maintenance") == (True, [])
+    if stage in BEFORE:
+        assert attempt(vcenter, BEFORE[stage]) == (True, [])
     timeout = 3 if what == "never returns" else 60
     _changed, problems = attempt(vcenter, stage, timeout=timeout)
     for problem in problems:
@@ -145,7 +171,7 @@ def test_a_clear_error_and_then_the_next_run_converges(
     if stage in ("drain", "maintenance"):
         assert attempt(vcenter, "leave")[1] == []
     host = vcenter.host(ONE)
-    assert host["in_maintenance"] == (stage in ("read", "reboot", "driver"))
+    assert host["in_maintenance"] == (stage in ("read", "reboot", "driver", "out of the cluster"))
     assert host["connection"] == "connected"
     if not host["in_maintenance"]:
         assert host["intent"] is None
@@ -158,8 +184,8 @@ def test_a_session_that_an_administrator_ends_is_renewed_and_the_stage_goes_on(
 ) -> None:
     """Just before the call of the stage the session ends, and with it collector, filters and views."""
     vcenter = start_vcenter(world(), time_scale=60)
-    if stage in INSIDE:
-        assert attempt(vcenter, "maintenance") == (True, [])
+    if stage in BEFORE:
+        assert attempt(vcenter, BEFORE[stage]) == (True, [])
     ended: list[str] = []
     original = Stub._call
 
