@@ -143,6 +143,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_page.buil
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_page.model import Page, to_dict
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership import unknown_host
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Change, ObjectPlan
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.whole_file import write_whole
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import InputError
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module import (
@@ -331,7 +332,7 @@ def apply(_client: Client, _facts: Facts, planned: Planned, params: Params) -> d
     path = params["path"]
     for name, text in planned.work.items():
         try:
-            files.write(name, text, int(params["mode"], 8))
+            write_whole(name, text, int(params["mode"], 8))
         except OSError as error:
             option = "path" if name == path else "metrics_path"
             raise InputError(f"{option}: {name} cannot be written: {error.strerror}.") from error

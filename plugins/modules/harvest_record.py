@@ -95,7 +95,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest import 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.files import (
     json_text,
     read_history,
-    write_whole,
+    write_file,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.report import report, to_dict
 
@@ -127,9 +127,9 @@ def main() -> None:
     whole = report(past.figures(history), run.ended, longest_s=3 * params["interval"])
     if not module.check_mode:
         try:
-            write_whole(params["history_file"], past.to_text(history), 0o600)
+            write_file(params["history_file"], past.to_text(history), 0o600)
             if params["report_file"]:
-                write_whole(params["report_file"], json_text(to_dict(whole)), 0o644)
+                write_file(params["report_file"], json_text(to_dict(whole)), 0o644)
         except OSError as error:
             module.fail_json(msg=f"{error.filename or params['history_file']} cannot be written: {error.strerror}.")
     module.exit_json(changed=True, total=dataclasses.asdict(whole.total))

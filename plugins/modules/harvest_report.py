@@ -131,6 +131,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_page impo
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest_day import Kind, Machine
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest_members import Listed, members
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Change, ObjectPlan, Problem
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.whole_file import write_whole
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import InputError
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module import (
@@ -266,7 +267,7 @@ def plan(facts: Facts, params: Params) -> Planned:
 def apply(_client: Client, _facts: Facts, planned: Planned, params: Params) -> dict[str, Applied]:
     for path in planned.todo:
         try:
-            files.write(path, planned.work[path], int(params["mode"], 8))
+            write_whole(path, planned.work[path], int(params["mode"], 8))
         except OSError as error:
             raise InputError(f"{path} cannot be written: {error.strerror}.") from error
     return {path: Applied(changed=True) for path in planned.todo}

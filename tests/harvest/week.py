@@ -204,7 +204,7 @@ class Controller:
                 break
         kept = {"seen": seen, "lent": sorted(lent), "resumed": resumed, "stranded": stranded, "requeued": requeued}
         noted = history.observed(kept | {"ended": self.now.isoformat()}, self.now)
-        files.write_whole(self.file, history.to_text(history.noted(files.read_history(self.file), noted)), 0o600)
+        files.write_file(self.file, history.to_text(history.noted(files.read_history(self.file), noted)), 0o600)
         self.said |= {*stranded}
         if locked:
             run(self.vcenter, gpu_lock, **lock, state="released")

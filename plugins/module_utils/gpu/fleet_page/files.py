@@ -1,16 +1,14 @@
 # Copyright: the gpuops.vsphere contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The files of the fleet page: what it is made of, the page that is there, and the one that replaces it."""
+"""The files of the fleet page: what it is made of, and the page that is there."""
 
 from __future__ import annotations
 
 import dataclasses
 import errno
 import json
-import os
 import pathlib
 import stat
-import tempfile
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_page.render import ASSETS, Former, former
@@ -78,17 +76,3 @@ def held(path: str) -> Held | None:
     if there is None:
         raise RefusedError(f"{path} is there and is no fleet page. Remove it, or name another file.")
     return Held(text, mode, there)
-
-
-def write(path: str, text: str, mode: int) -> None:
-    """Replace the file in one step, so that no reader ever sees half a page. Raises OSError."""
-    target = pathlib.Path(path).resolve()
-    number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(text.encode())
-            os.fchmod(file.fileno(), mode)
-        pathlib.Path(name).replace(target)
-    except BaseException:
-        pathlib.Path(name).unlink(missing_ok=True)
-        raise

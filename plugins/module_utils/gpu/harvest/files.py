@@ -4,11 +4,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import pathlib
-import tempfile
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.history import (
@@ -16,6 +13,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.harvest.history
     HistoryError,
     from_text,
 )
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.whole_file import write_whole
 
 
 def read_history(path: str) -> History:
@@ -32,22 +30,10 @@ def read_history(path: str) -> History:
         raise HistoryError(f"{path}: {error}. Move it away; what it remembered is learnt anew.") from error
 
 
-def write_whole(path: str, text: str, mode: int) -> None:
-    """Write a file whole or not at all, also where the machine stops. Raises OSError."""
-    place = pathlib.Path(path)
-    place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        pathlib.Path(name).chmod(mode)
-        pathlib.Path(name).replace(place)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            pathlib.Path(name).unlink()
-        raise
+def write_file(path: str, text: str, mode: int) -> None:
+    """Write a file, in a directory that is made where it is missing. Raises OSError."""
+    pathlib.Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    write_whole(path, text, mode)
 
 
 def json_text(data: t.Any) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_page import files, render
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_page.model import to_dict
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.whole_file import write_whole
 from fleets import ASSETS, GENERATED, small
 
 PARTS = files.assets(str(ASSETS))
@@ -91,7 +92,7 @@ def test_only_a_fleet_page_is_ever_replaced(tmp_path: Path) -> None:
     path = tmp_path / "fleet.html"
     assert files.held(str(path)) is None
     text = render.render(small().page(), PARTS, GENERATED)
-    files.write(str(path), text, 0o640)
+    write_whole(str(path), text, 0o640)
     held = files.held(str(path))
     assert held is not None
     assert (held.text, held.mode) == (text, 0o640)
@@ -108,7 +109,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     target, link = tmp_path / "real.html", tmp_path / "link.html"
     target.write_text("x")
     link.symlink_to(target)
-    files.write(str(link), "y", 0o644)
+    write_whole(str(link), "y", 0o644)
     assert link.is_symlink()
     assert target.read_text() == "y"
 
