@@ -18,6 +18,7 @@ from pyVim.connect import SmartConnect
 from pyVim.task import WaitForTask
 from pyVmomi import vim
 
+from vsphere_simulator import __main__
 from vsphere_simulator.cli import main
 from vsphere_simulator.serve import Settings
 
@@ -178,6 +179,17 @@ def test_an_interrupted_command_ends_without_a_traceback(
     assert capsys.readouterr().err == "vsphere-simulator: interrupted\n"
 
 
+def test_an_interruption_while_modules_load_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("importlib.import_module", interrupted)
+    assert __main__.main() == 130
+    assert capsys.readouterr().err == "vsphere-simulator: interrupted\n"
+
+
 def test_a_state_whose_objects_do_not_fit_together_is_refused(
     capsys: pytest.CaptureFixture[str], directory: pathlib.Path, serve: t.Callable[..., Server]
 ) -> None:
@@ -199,7 +211,7 @@ def test_a_state_whose_objects_do_not_fit_together_is_refused(
 
 def test_what_it_prints_is_enough_for_a_client(directory: pathlib.Path) -> None:
     """Without a ready file nothing else says where the certificate is."""
-    program = [sys.executable, "-m", "vsphere_simulator.cli", *serve_options(directory)]
+    program = [sys.executable, "-m", "vsphere_simulator", *serve_options(directory)]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
