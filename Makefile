@@ -89,7 +89,7 @@ pictures: test-env ## Make the pictures of the documentation anew: simulator, fl
 	CHROMIUM=$$(tools/chromium) $(BIN)/python tools/pictures.py
 
 .PHONY: molecule
-molecule: test-env ## Every role's scenario on real guests (root, podman; half an hour); one role: make molecule ROLE=x
+molecule: test-env ## Every role's scenario on real guests (root, podman; 25 minutes); one role: make molecule ROLE=x
 	@tools/guest setup >/dev/null
 	tools/molecule test $(ROLE)
 
@@ -127,7 +127,7 @@ simulator-docs: test-env ## Write the simulator's list of methods into its docum
 	$(BIN)/python -m vsphere_simulator.cli methods --into docs/simulator.md
 
 .PHONY: ci
-ci: test harvest-test crash-sample page-test lab-guests fidelity ## What CI runs (three quarters of an hour)
+ci: test harvest-test crash-sample page-test lab-guests fidelity molecule lab-test ## What CI runs (an hour)
 
 .PHONY: lock
 lock: controller ## Resolve pyproject.toml into requirements/*.txt anew

@@ -66,6 +66,7 @@ class Site:
             "gpu_harvest_compute_profile": "nvidia_a100-40c",
             "gpu_harvest_compute_template": "gpu-server-template",
             "gpu_harvest_slurm_controllers": ["localhost"],
+            "gpu_harvest_slurm_become": False,
             "gpu_harvest_leave_pool": [hook | {"tasks_from": "slurm_leave"}],
             "gpu_harvest_join_pool": [hook | {"tasks_from": "slurm_join"}],
             "gpu_harvest_grace": 10,
