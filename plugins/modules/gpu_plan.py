@@ -51,6 +51,13 @@ options:
     type: list
     elements: str
     default: []
+  leaving:
+    description:
+      - Virtual machines that a contraction deletes with the retiring host that they are on. On another host they are
+        left alone.
+    type: list
+    elements: str
+    default: []
   host_changes:
     description: By host, what its preparation changes, as the modules that do it say (their C(actions)).
     type: dict
@@ -176,6 +183,7 @@ def argument_spec() -> Spec:
         "retiring": {"type": "list", "elements": "str", "default": []},
         "leave_as": {"type": "str", "choices": ["standalone", "removed"], "default": "standalone"},
         "managed": {"type": "list", "elements": "str", "default": []},
+        "leaving": {"type": "list", "elements": "str", "default": []},
         "host_changes": {"type": "dict", "default": {}},
         "prepared": {"type": "dict", "default": {}},
         "jobs": {"type": "dict", "default": {}},

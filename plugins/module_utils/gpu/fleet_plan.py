@@ -135,11 +135,13 @@ def _removed(facts: SiteFacts, params: Params, retiring: t.Sequence[str], wanted
     """Machines of the inventory that it has no more, or whose host leaves; others' machines are never deleted."""
     if params["action"] == "expand":
         return []
-    return sorted(
-        vm.name
-        for vm in facts.vms.values()
-        if not vm.template and _managed(vm.name, params) and (vm.name not in wanted or vm.host in retiring)
-    )
+    return sorted(vm.name for vm in facts.vms.values() if not vm.template and _goes(vm, params, retiring, wanted))
+
+
+def _goes(vm: VmFacts, params: Params, retiring: t.Sequence[str], wanted: t.Sequence[str]) -> bool:
+    if vm.host in retiring:
+        return _managed(vm.name, params) or vm.name in params["leaving"]
+    return _managed(vm.name, params) and vm.name not in wanted
 
 
 def _host(
@@ -208,7 +210,8 @@ def _retire(
     if bound:
         text = (
             f"{some_of(bound)} cannot leave it while running: with passed-through devices nothing migrates."
-            " Shut down and move to another host what is to stay, or delete it."
+            " Shut down and move to another host what is to stay, or delete it; contract.yml deletes the host's own"
+            " machines (gpu_vm_vms) with gpu_fleet_own_vms: delete."
         )
         plan.problems.append(Problem("vms_in_the_way", name, text, "retiring", kind="state"))
     where = f"cluster {host.cluster}" if host.cluster else "no cluster"
