@@ -310,6 +310,7 @@ def _week(controller: Controller, world: World) -> Outcome:
         hours = world.random.uniform(1, 9)
         controller.pool.submit(Job(number, hours * 3600, checkpoints=kind < 0.5, deaf=kind > 0.8))
     dark: dict[str, datetime.datetime] = {}
+    back: set[str] = set()
     faults: list[str] = []
     waits: list[float] = []
     visits, outages = list(world.visits), list(world.outages)
@@ -326,6 +327,7 @@ def _week(controller: Controller, world: World) -> Outcome:
             if host in dark and controller.now >= end:
                 outages.remove((begin, end, host))
                 del dark[host]
+                back.add(host)
                 _connection(controller.content, host, up=True)
         for name in desks():
             controller.samples[name].append(world.mhz(name, controller.now))
@@ -338,7 +340,10 @@ def _week(controller: Controller, world: World) -> Outcome:
             if crash is not None:
                 controller.run(wanted)  # its user types the command again
             waits.append((controller.now - asked).total_seconds())
-        faults += _wrong(controller, dark)
+        if not controller.broken:
+            back.clear()
+        # What the host that has just returned needs is the work of a whole run: the next one, where this was killed.
+        faults += _wrong(controller, {*dark, *back})
         due = max(due + _pause(due), controller.now)
     known = files.read_history(controller.file)
     whole = report(history.figures(known), controller.now, longest_s=1800)
