@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -54,8 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("guest: interrupted; what was begun has been undone", file=sys.stderr)
         return INTERRUPTED
-    json.dump(result, sys.stdout, indent=2)
-    print()
+    try:
+        print(json.dumps(result, indent=2), flush=True)
+    except BrokenPipeError:  # whoever reads it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

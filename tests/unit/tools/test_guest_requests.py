@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import os
 from typing import Any
 
 import pytest
@@ -205,3 +206,16 @@ def test_a_host_without_podman_has_no_guests(
     monkeypatch.setenv("PATH", "/nonexistent")
     assert cli.main(arguments) == 0
     assert json.loads(capsys.readouterr().out) == expected
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As in `tools/guest image list | head -1`."""
+    monkeypatch.setenv("PATH", "/nonexistent")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as gone:
+        monkeypatch.setattr("sys.stdout", gone)
+        assert cli.main(["image", "list"]) == 0
+    assert capfd.readouterr().err == ""
