@@ -26,6 +26,7 @@ from pool_demo import INVENTORY, ssh
 TOP = Path(__file__).resolve().parents[2]
 TIME_SCALE = 60
 IMAGE = "/home/images/hello.sif"
+_WHY = "squeue --long; sinfo --long --Node; sinfo --list-reasons; scontrol show jobs; tail -n 60 /var/log/slurm/slurmctld.log"
 
 
 def until(condition: Callable[[], object], what: str, timeout_s: float = 180.0) -> None:
@@ -189,7 +190,10 @@ class Ledger:
         for _, name, process in self.runs:
             output, _ = process.communicate(timeout=timeout_s)
             assert process.returncode == 0, f"{name}: {output}"
-        until(lambda: not self.pool.on("pool-01", "squeue --noheader"), "the queue is empty", timeout_s)
+        try:
+            until(lambda: not self.pool.on("pool-01", "squeue --noheader"), "the queue is empty", timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.pool.on('pool-01', _WHY)}") from None
 
     def _states(self) -> dict[str, str]:
         """The state of each job in accounting, which hears of it a moment after the controllers know."""
