@@ -26,7 +26,15 @@ from pool_demo import INVENTORY, ssh
 TOP = Path(__file__).resolve().parents[2]
 TIME_SCALE = 60
 IMAGE = "/home/images/hello.sif"
-_WHY = "squeue --long; sinfo --long --Node; sinfo --list-reasons; scontrol show jobs; tail -n 60 /var/log/slurm/slurmctld.log"
+_WHY = "; ".join(
+    (
+        "squeue --long",
+        "sinfo --long --Node",
+        "sinfo --list-reasons",
+        "scontrol show jobs",
+        "tail -n 60 /var/log/slurm/slurmctld.log",
+    )
+)
 
 
 def until(condition: Callable[[], object], what: str, timeout_s: float = 180.0) -> None:
