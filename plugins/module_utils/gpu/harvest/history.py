@@ -264,7 +264,8 @@ def _appended(samples: Samples, sample: tuple[str, float]) -> Samples:
 
 def _in_order(*series: GpuUse) -> tuple[GpuUse, ...]:
     """One sample for each time, the last that was taken: the clock may have been set back."""
-    return tuple(use for _, use in sorted({use.time: use for use in series}.items()))
+    by_time = {use.time: use for use in series}
+    return tuple(by_time[time] for time in sorted(by_time))
 
 
 def _nights(nights: t.Mapping[str, NightRecord], run: Observed) -> dict[str, NightRecord]:

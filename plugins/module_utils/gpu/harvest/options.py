@@ -92,7 +92,7 @@ def split_tag(tag: str) -> tuple[str, str]:
 
     A colon in the name is part of it.
     """
-    category, _, name = (part.strip() for part in tag.partition(":"))
+    category, name = (part.strip() for part in (*tag.split(":", 1), "")[:2])
     if not (category and name):
         raise ValueError(f"{tag!r} is no tag. Write category:name, such as gpu:lend.")
     return category, name
