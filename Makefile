@@ -36,7 +36,7 @@ lab-guests: test-env ## Real guests under tools/guest and the simulator (root an
 	$(PYTEST) tests/lab/test_guest.py tests/lab/test_simulator_guests.py
 
 .PHONY: lab-test
-lab-test: test-env ## A GPU pool from nothing, grown, shrunk and hurt under load (root and podman needed; 20 minutes)
+lab-test: test-env ## A GPU pool from nothing, grown, shrunk and hurt under load (root and podman needed; 15 minutes)
 	@tools/guest setup >/dev/null
 	$(PYTEST) tests/lab/test_pool.py
 
