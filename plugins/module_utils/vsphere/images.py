@@ -21,6 +21,8 @@ _CLUSTER = "/api/esx/settings/clusters/{cluster}"
 _DRAFTS = _CLUSTER + "/software/drafts"
 _OFFLINE = "/api/esx/settings/depots/offline"
 _SERVICE = "com.vmware.esx.settings.clusters.software"
+_DRAFTS_LOST: t.Final = 2
+"""How many times a draft may be gone before a change of the image is given up."""
 _MESSAGE = "vGPU manager (gpuops.vsphere.esxi_driver)"
 
 
@@ -63,7 +65,6 @@ def change_image(rest: Rest, cluster: str, change: ImageChange, bounds: Bounds) 
     taken up; one with other edits is somebody's work, and is left alone.
     """
     doing = f"change the image of cluster {cluster}"
-    moid = change.image.moid
     wanted = dict(change.image.components)
     for name in [name for name in wanted if is_driver(name, change.pattern)]:
         del wanted[name]
@@ -72,8 +73,27 @@ def change_image(rest: Rest, cluster: str, change: ImageChange, bounds: Bounds) 
             _import(rest, change.bundle, bounds)
         name, version = _offered(rest, change, cluster)
         wanted[name] = version
-    draft = _draft(rest, cluster, change, doing)
+    for attempt in range(_DRAFTS_LOST, -1, -1):
+        try:
+            _commit(rest, cluster, change, wanted, bounds, doing)
+        except OperationFailedError as error:
+            # An interrupted run's commit has ended meanwhile, or somebody has discarded the draft.
+            if error.code != "not_found" or not attempt:
+                raise
+        else:
+            return
+
+
+def _commit(
+    rest: Rest, cluster: str, change: ImageChange, wanted: t.Mapping[str, str], bounds: Bounds, doing: str
+) -> None:
+    """Have these components in the cluster's image, by a draft."""
+    moid = change.image.moid
+    draft, fresh = _draft(rest, cluster, change, doing)
     before = _versions(rest.get(_DRAFTS + "/{draft}/software/components", cluster=moid, draft=draft))
+    if fresh and before == wanted:  # the commit that has ended meanwhile was of the same
+        rest.call("DELETE", _DRAFTS + "/{draft}", doing=doing, cluster=moid, draft=draft)
+        return
     edits = {
         "components_to_set": {name: version for name, version in wanted.items() if before.get(name) != version},
         "components_to_delete": sorted(before.keys() - wanted.keys()),
@@ -162,8 +182,8 @@ def _offered(rest: Rest, change: ImageChange, cluster: str) -> tuple[str, str]:
     )
 
 
-def _draft(rest: Rest, cluster: str, change: ImageChange, doing: str) -> str:
-    """A draft to edit: the user has one of a cluster at a time."""
+def _draft(rest: Rest, cluster: str, change: ImageChange, doing: str) -> tuple[str, bool]:
+    """A draft to edit, and whether it has just been made: the user has one of a cluster at a time."""
     moid = change.image.moid
     for key, draft in rest.get(_DRAFTS, cluster=moid).items():
         if draft["metadata"]["owner"].lower() != rest.username.lower():
@@ -176,8 +196,8 @@ def _draft(rest: Rest, cluster: str, change: ImageChange, doing: str) -> str:
                 code="draft_in_the_way",
                 object=cluster,
             )
-        return str(key)
-    return str(rest.call("POST", _DRAFTS, doing=doing, cluster=moid))
+        return str(key), False
+    return str(rest.call("POST", _DRAFTS, doing=doing, cluster=moid)), True
 
 
 def _others(components: t.Mapping[str, str], pattern: str) -> dict[str, str]:

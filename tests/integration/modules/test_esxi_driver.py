@@ -195,6 +195,19 @@ def test_a_draft_of_an_interrupted_run_is_taken_up_and_somebody_s_is_not(start_v
     assert vcenter.counts()["requests"][f"POST {CLUSTER}/drafts"] == 1
 
 
+def test_a_draft_that_is_gone_meanwhile_is_made_anew(start_vcenter: StartVcenter) -> None:
+    """An interrupted run's commit ends just when the next run looks at its draft."""
+    drafts = f"{CLUSTER}/drafts/{{draft}}"
+    gone = {"method": f"GET {drafts}/software/components", "fault": {"type": "vim.fault.NotFound", "message": "Gone."}}
+    vcenter = start_vcenter(site(image=True), faults=[{**gone, "nth": nth} for nth in (1, 2)])
+    vcenter.ok("esxi_maintenance", hosts=[ONE], state="entered")
+    assert vcenter.ok("esxi_driver", hosts=wanted())["changed"]
+    assert vcenter.counts()["requests"][f"GET {drafts}/software/components"] == 4
+    lost = start_vcenter(site(image=True), faults=[{**gone, "nth": nth} for nth in (1, 2, 3)])
+    lost.ok("esxi_maintenance", hosts=[ONE], state="entered")
+    assert "Gone" in lost.fails("esxi_driver", hosts=wanted())["msg"]
+
+
 @pytest.fixture
 def web() -> Iterator[tuple[str, bytes]]:
     content = b"a bundle"
