@@ -122,6 +122,21 @@ class _OnHost:
         self.power = power
 
     def plans(self, wants: t.Mapping[str, VmWant], problems: t.Mapping[str, list[Problem]]) -> dict[str, GpuPlan]:
+        """The plans; what runs and cannot be changed keeps its devices, so that nobody else is given them."""
+        stuck: set[str] = set()
+        while True:
+            found = self._together(wants, {name: list(problems[name]) for name in wants}, stuck)
+            failed = {name for name, item in found.items() if item.plan.failed and self.vms[name].power != "poweredOff"}
+            if self.power == "never" or failed <= stuck:
+                return found
+            stuck |= failed
+
+    def _together(
+        self,
+        wants: t.Mapping[str, VmWant],
+        problems: t.Mapping[str, list[Problem]],
+        stuck: collections.abc.Set[str],
+    ) -> dict[str, GpuPlan]:
         resolved = {name: vgpu_wants.resolve(self.vms[name], want.gpus, self.host) for name, want in wants.items()}
         for name, item in resolved.items():
             problems[name].extend(item.problems)
@@ -131,7 +146,7 @@ class _OnHost:
         if self.power != "never":
             # Those that fit as they are stay so; only the others may be powered off and give devices up.
             stay = {name for name in running if name not in wants or self._fits(name, devices[name], shares[name])}
-            stay |= {name for name in running & wants.keys() if self.vms[name].power != "poweredOn"}
+            stay |= {name for name in running & wants.keys() if self.vms[name].power != "poweredOn"} | stuck
             shares = share_out(self.host, devices, self.vms.values(), stay)
         choices = {name: self._choose(name, devices[name], shares[name]) for name in wants}
         after = {name: choice.applied_to(self.vms[name]) for name, choice in choices.items()}
