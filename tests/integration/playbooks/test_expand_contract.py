@@ -102,3 +102,10 @@ def test_the_pool_grows_with_a_host_and_shrinks_with_it(lab: Lab) -> None:
     assert cluster_of(lab, TWO) == TWO
     assert lab.hosts()[TWO]["in_maintenance"]
     assert locks(lab) == []
+
+
+def test_what_becomes_of_a_retiring_host_s_machines_is_one_of_two(lab: Lab) -> None:
+    lab.start()
+    refused = lab.playbook(*run(lab, "contract", "-e", "gpu_fleet_own_vms=burn", size=0, retiring=(TWO,)))
+    assert refused.returncode == 2
+    assert "gpu_fleet_own_vms is burn: it must be keep or delete." in refused.output
