@@ -129,10 +129,15 @@ def end_state(lab: Lab) -> dict[str, t.Any]:
         return names.get(value, value) if isinstance(value, str) else value
 
     world = t.cast("dict[str, t.Any]", plain(data))
+    taken: dict[str, list[str]] = {}
     for entity in world["objects"].values():
+        # Which of its free GPUs a machine gets at power-on is the host's choice, and depends on who comes first.
+        for key, address in (entity.get("assigned") or {}).items():
+            taken.setdefault(entity["host"], []).append(address)
+            entity["assigned"][key] = f"of {entity['host']}"
         values = entity.get("custom_values") or {}
         entity["custom_values"] = {key: _undated(text) for key, text in values.items() if text}
-    return world
+    return world | {"taken": {host: sorted(addresses) for host, addresses in taken.items()}}
 
 
 def _undated(text: str) -> t.Any:

@@ -193,8 +193,14 @@ def _retire(
     params: Params,
     places: FleetPlaces,
 ) -> None:
-    if host is None or (host.cluster is None and params["leave_as"] == "standalone"):
-        return  # it is gone already, or stands alone
+    if host is None:
+        return  # it is gone already
+    if host.cluster is None and params["leave_as"] == "standalone":
+        if maintenance_owner(host) == "gpuops":
+            plan.steps.append(
+                Step("change", name, "hand it over", "an interrupted run has taken it out of its cluster")
+            )
+        return
     if maintenance_owner(host) == "other":
         plan.warnings.append(f"{name} is in maintenance mode, and not by us. It is left alone.")
         return
