@@ -54,7 +54,7 @@ def test_no_job_is_lost(pool: PoolLab) -> None:
     ledger.run("bob", "ws-02", "1", 5)
     ledger.submit("alice", "ws-01", [5, 5, 3, 10], 15)
     ledger.submit("bob", "ws-02", [2, 7, 10, 5], 15)
-    ledger.settle(180)
+    ledger.settle()
 
     grow(pool, ledger)
     service_a_host(pool, ledger)
@@ -64,7 +64,7 @@ def test_no_job_is_lost(pool: PoolLab) -> None:
     lose_the_vcenter(pool, ledger)
     shrink(pool, ledger)
 
-    ledger.settle(300)
+    ledger.settle()
     ledger.check()
 
 
@@ -97,7 +97,7 @@ def service_a_host(pool: PoolLab, ledger: Ledger) -> None:
 
 def lend_a_server(pool: PoolLab, ledger: Ledger) -> None:
     """Harvesting gives a server's GPU back: jobs save themselves or are put back; then the server joins again."""
-    ledger.settle(180)
+    ledger.settle()
     pool.on("pool-01", "scontrol update NodeName=gpu-02,gpu-pool-01,gpu-03 State=DRAIN Reason=test")
     script = "trap 'touch ~/saved/$SLURM_JOB_ID; exit 0' USR1; while :; do sleep 0.2; done"
     saves = ["sbatch", "--parsable", "--output=/dev/null", "--comment=checkpoint", "--gres=shard:2", "--wrap", script]
