@@ -19,6 +19,9 @@ for unit in systemd-firstboot.service systemd-modules-load.service systemd-sysct
     ln -sf /dev/null "$units/$unit"
 done
 
+# Whoever configures it starts it; without configuration it looks for one, and boot waits for it for 90 s.
+rm -f "$units/multi-user.target.wants/slurmd.service"
+
 cat > "$units/guest-prepare.service" <<'UNIT'
 [Unit]
 Description=SSH host key and device permissions of a container guest
