@@ -69,6 +69,44 @@ run("gpu-pool", "health")
 assert "DRAIN" in node()[0]
 run("scontrol", "update", "nodename=gpu-01", "state=resume")
 
+# Controllers that are just changing over: the prolog waits for one. They are away here by a wrong configuration.
+held = submit("sleep 600")
+wait_for("the job runs", lambda: "RUNNING" in job(held)["job_state"])
+of_the_job = {
+    "SLURM_JOB_ID": held,
+    "SLURM_JOB_UID": "2001",
+    "SLURM_JOB_GPUS": "0",
+    "SLURM_JOB_NODELIST": "gpu-01",
+}
+right = Path("/run/slurm/conf/slurm.conf").read_text()
+elsewhere = Path("/run/stand-in/slurm.conf")
+elsewhere.write_text(f"{right}\nSlurmctldPort=1\n".replace("Include ", "Include /run/slurm/conf/"))
+prolog = subprocess.Popen(
+    ["gpu-pool", "prolog"],
+    env={**os.environ, **of_the_job, "SLURM_CONF": str(elsewhere)},
+    stderr=subprocess.PIPE,
+    text=True,
+)
+assert prolog.stderr is not None
+first = prolog.stderr.readline()
+assert first.endswith("asking again\n"), first
+elsewhere.write_text(right.replace("Include ", "Include /run/slurm/conf/"))
+assert prolog.wait(120) == 0, prolog.stderr.read()
+assert "DRAIN" not in node()[0], node()
+print("the prolog waited for a controller", flush=True)
+run("scancel", held)
+
+# A job that they do not know, as the one of before died with it: it does not start, and the server is back at once.
+lost = subprocess.run(
+    ["gpu-pool", "prolog"],
+    env={**os.environ, **of_the_job, "SLURM_JOB_ID": "999999"},
+    capture_output=True,
+    check=False,
+    text=True,
+)
+assert (lost.returncode, "do not know job 999999" in lost.stderr) == (1, True), lost
+wait_for("back in service after a job that is no more", lambda: "DRAIN" not in node()[0])
+
 # A job that works stays; one that leaves its GPU idle is warned, then ended, and carries the reason.
 busy = submit("sleep 600")
 wait_for("the job runs", lambda: "RUNNING" in job(busy)["job_state"])

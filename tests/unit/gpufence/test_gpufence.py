@@ -14,7 +14,14 @@ from gpufence.idle import Board, Verdict, is_busy, judge
 SCONTROL = """#!/bin/sh
 echo "scontrol $*" >> {root}/calls
 case "$*" in
-    *'show job'*) cat {root}/job.json ;;
+    *'show job'*)
+        if [ -e {root}/away ]; then
+            # a controller that comes back after it was asked as often as the file has lines
+            sed -i 1d {root}/away; [ -s {root}/away ] || rm {root}/away
+            echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1
+        fi
+        if [ ! -e {root}/job.json ]; then echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1; fi
+        cat {root}/job.json ;;
     *'show node'*) cat {root}/node.json ;;
     *'show hostnames'*) printf 'other\\ngpu-01\\n' ;;
 esac
@@ -144,6 +151,38 @@ def test_a_fence_that_cannot_be_set_drains_the_server(
     job(server, monkeypatch, 7, "shard:t4:2(2/10)")
     assert call(server, "prolog") == 1
     assert f"Reason=gpu-pool fence: {reason}" in calls(server).replace(f"{server}/bin/", "")
+
+
+def test_a_prolog_waits_for_a_controller(server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is killed as a job starts must not cost the pool a server."""
+    monkeypatch.setattr("gpufence.tools.ASK_AGAIN_S", 0.01)
+    job(server, monkeypatch, 7, "shard:t4:2(2/10)")
+    (server / "away").write_text("1\n2\n3\n")
+    assert call(server, "prolog") == 0
+    assert calls(server).count("show job 7") == 4
+    assert (server / "run/jobs/7.json").exists()
+    assert "DRAIN" not in calls(server)
+
+
+def test_controllers_that_stay_away_drain_in_the_end(server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpufence.fence.ANSWERS_WITHIN_S", 0.0)
+    job(server, monkeypatch, 7, "shard:t4:2(2/10)")
+    (server / "away").write_text("1\n" * 99)
+    assert call(server, "prolog") == 1
+    assert "Reason=gpu-pool fence: scontrol says: slurm_load_jobs error: Unable to contact" in calls(server)
+
+
+def test_a_job_that_is_no_more_does_not_start_and_costs_no_server(
+    server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job(server, monkeypatch, 7, "shard:t4:2(2/10)")
+    (server / "job.json").unlink()
+    assert call(server, "prolog") == 1
+    reason = "gpu-pool health: the controllers do not know job 7"
+    assert f"State=DRAIN Reason={reason}" in calls(server)
+    (server / "node.json").write_text(json.dumps({"nodes": [{"state": ["IDLE", "DRAIN"], "reason": reason}]}))
+    assert call(server, "health") == 0
+    assert "State=RESUME" in calls(server)
 
 
 def test_a_job_that_stays_on_its_gpu_drains_the_server(server: Path, monkeypatch: pytest.MonkeyPatch) -> None:

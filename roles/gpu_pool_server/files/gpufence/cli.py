@@ -14,8 +14,9 @@ from pathlib import Path
 
 from . import health, idle
 from .fence import Fence
+from .holdings import Holding
 from .settings import DEFAULT_PATH, Settings, load
-from .tools import FenceError, Slurm
+from .tools import FenceError, Slurm, UnknownJobError
 
 # Jobs start and end side by side; health and idleness only read.
 LOCKED = ("prolog", "epilog", "reset")
@@ -32,22 +33,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, TypeError) as error:
         print(f"gpu-pool: {arguments.config}: {error}", file=sys.stderr)
         return 1
+    fence = Fence(settings)
     try:
+        # Asked before anybody is locked out: jobs end also while no controller answers.
+        holding = fence.wanted(os.environ) if arguments.command == "prolog" else None
         with _lock(settings) if arguments.command in LOCKED else contextlib.nullcontext():
-            _run(arguments.command, settings)
+            _run(arguments.command, settings, fence, holding)
     except (FenceError, OSError, ValueError, LookupError) as error:
         print(f"gpu-pool: {error}", file=sys.stderr)
         if arguments.command in ("prolog", "epilog"):
-            _drain(settings, f"gpu-pool fence: {error}")
+            # A job that is no more leaves nothing to mend: the health check takes the server back.
+            cause = health.REASON if isinstance(error, UnknownJobError) else "gpu-pool fence: "
+            _drain(settings, f"{cause}{error}")
         return 1
     return 0
 
 
-def _run(command: str, settings: Settings) -> None:
-    fence = Fence(settings)
+def _run(command: str, settings: Settings, fence: Fence, holding: Holding | None) -> None:
     done: list[str] = []
     if command == "prolog":
-        fence.put_up(os.environ)
+        if holding is not None:
+            fence.put_up(holding)
     elif command == "epilog":
         fence.clean(os.environ)
     elif command == "reset":

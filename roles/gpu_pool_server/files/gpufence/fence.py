@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .holdings import Holding, Register, largest, parts_of
 from .settings import Settings
-from .tools import FenceError, Mps, Slurm, Smi
+from .tools import ANSWERS_WITHIN_S, FenceError, Mps, Slurm, Smi
 
 # Processes of a job that was ended may take a moment to go.
 GONE_WITHIN_S = 15.0
@@ -30,17 +30,25 @@ class Fence:
         """The daemon of a GPU."""
         return Mps(self._settings.mps_control, self._run / "mps", gpu)
 
-    def put_up(self, environment: Mapping[str, str]) -> None:
-        """For the job that the prolog's environment names. Raises FenceError: then it must not start."""
+    def wanted(self, environment: Mapping[str, str]) -> Holding | None:
+        """What the job that the prolog's environment names has here; None without GPUs.
+
+        Waits for a controller where none answers. Raises FenceError: then the job must not start.
+        """
         if not environment.get("SLURM_JOB_GPUS"):
-            return
+            return None
         number, uid = int(environment["SLURM_JOB_ID"]), int(environment["SLURM_JOB_UID"])
         self._devices_exist()
-        details = self._slurm.job(number).get("gres_detail") or []
+        details = self._slurm.job(number, ANSWERS_WITHIN_S).get("gres_detail") or []
         here = self._slurm.place(environment["SLURM_JOB_NODELIST"]) if len(details) > 1 else 0
         holding = Holding(number, uid, parts_of(details[here] if details else ""))
         if not holding.parts:
             raise FenceError(f"Slurm does not tell which GPUs job {number} has")
+        return holding
+
+    def put_up(self, holding: Holding) -> None:
+        """Around what a job has. Raises FenceError: then it must not start."""
+        number, uid = holding.job, holding.uid
         others = [other for other in self.register.all() if other.job != number]
         if self._settings.fence == "mig" and self._settings.look:
             self._mig_is_on()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,17 @@ from typing import Any
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+# A standby takes over, or a controller comes back from its update, within minutes.
+ANSWERS_WITHIN_S = 600.0
+ASK_AGAIN_S = 2.0
+
+
 class FenceError(Exception):
     """Why a fence, or what it stands on, is not as it must be; one sentence for the operator."""
+
+
+class UnknownJobError(FenceError):
+    """The controllers answer, and do not know the job: one that took over can miss the last seconds of the other."""
 
 
 def run(
@@ -50,9 +60,24 @@ class Slurm:
     def __init__(self, node: str) -> None:
         self._node = node
 
-    def job(self, number: int) -> Mapping[str, Any]:
-        """A job as Slurm describes it."""
-        return dict(json.loads(run(["scontrol", "--json", "show", "job", str(number)]))["jobs"][0])
+    def job(self, number: int, patience_s: float = 0.0) -> Mapping[str, Any]:
+        """A job as Slurm describes it. While no controller answers it is asked again. Raises FenceError."""
+        end = time.monotonic() + patience_s
+        while True:
+            try:
+                jobs = json.loads(run(["scontrol", "--json", "show", "job", str(number)]))["jobs"]
+            except FenceError as error:
+                if "invalid job id" in str(error).lower():
+                    jobs = []
+                elif time.monotonic() > end:
+                    raise
+                else:
+                    print(f"gpu-pool: {error}; asking again", file=sys.stderr, flush=True)
+                    time.sleep(ASK_AGAIN_S)
+                    continue
+            if not jobs:
+                raise UnknownJobError(f"the controllers do not know job {number}")
+            return dict(jobs[0])
 
     def place(self, nodes: str) -> int:
         """Which of a job's nodes this one is."""
