@@ -66,6 +66,7 @@ def test_no_job_is_lost(pool: PoolLab) -> None:
 
     ledger.settle()
     ledger.check()
+    until(lambda: set(pool.nodes().values()) == {"IDLE"}, "every server that stays is in service")
 
 
 def grow(pool: PoolLab, ledger: Ledger) -> None:
