@@ -14,14 +14,16 @@ from gpufence.idle import Board, Verdict, is_busy, judge
 SCONTROL = """#!/bin/sh
 echo "scontrol $*" >> {root}/calls
 case "$*" in
-    *'show job'*)
+    '--json show job'*)
+        # As Slurm does: nothing, with success, whatever the reason.
+        if [ -e {root}/away ] || [ ! -e {root}/job.json ]; then echo '{{"jobs": []}}'; else cat {root}/job.json; fi ;;
+    'show job'*)
         if [ -e {root}/away ]; then
             # a controller that comes back after it was asked as often as the file has lines
             sed -i 1d {root}/away; [ -s {root}/away ] || rm {root}/away
             echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1
         fi
-        if [ ! -e {root}/job.json ]; then echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1; fi
-        cat {root}/job.json ;;
+        if [ ! -e {root}/job.json ]; then echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1; fi ;;
     *'show node'*) cat {root}/node.json ;;
     *'show hostnames'*) printf 'other\\ngpu-01\\n' ;;
 esac
@@ -159,7 +161,7 @@ def test_a_prolog_waits_for_a_controller(server: Path, monkeypatch: pytest.Monke
     job(server, monkeypatch, 7, "shard:t4:2(2/10)")
     (server / "away").write_text("1\n2\n3\n")
     assert call(server, "prolog") == 0
-    assert calls(server).count("show job 7") == 4
+    assert calls(server).count("--json show job 7") == 4
     assert (server / "run/jobs/7.json").exists()
     assert "DRAIN" not in calls(server)
 

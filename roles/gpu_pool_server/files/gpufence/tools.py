@@ -65,19 +65,27 @@ class Slurm:
         end = time.monotonic() + patience_s
         while True:
             try:
-                jobs = json.loads(run(["scontrol", "--json", "show", "job", str(number)]))["jobs"]
+                return self._job(str(number))
+            except UnknownJobError:
+                raise
             except FenceError as error:
-                if "invalid job id" in str(error).lower():
-                    jobs = []
-                elif time.monotonic() > end:
+                if time.monotonic() > end:
                     raise
-                else:
-                    print(f"gpu-pool: {error}; asking again", file=sys.stderr, flush=True)
-                    time.sleep(ASK_AGAIN_S)
-                    continue
-            if not jobs:
-                raise UnknownJobError(f"the controllers do not know job {number}")
+                print(f"gpu-pool: {error}; asking again", file=sys.stderr, flush=True)
+                time.sleep(ASK_AGAIN_S)
+
+    def _job(self, number: str) -> Mapping[str, Any]:
+        jobs = json.loads(run(["scontrol", "--json", "show", "job", number]))["jobs"]
+        if jobs:
             return dict(jobs[0])
+        # That was nothing, and success, for no such job and for nobody who answers. In words it fails, and says why.
+        try:
+            run(["scontrol", "show", "job", number])
+        except FenceError as error:
+            if "invalid job id" in str(error).lower():
+                raise UnknownJobError(f"the controllers do not know job {number}") from None
+            raise
+        raise FenceError(f"scontrol tells nothing of job {number}")
 
     def place(self, nodes: str) -> int:
         """Which of a job's nodes this one is."""
