@@ -89,7 +89,7 @@ pictures: test-env ## Make the pictures of the documentation anew: simulator, fl
 	CHROMIUM=$$(tools/chromium) $(BIN)/python tools/pictures.py
 
 .PHONY: molecule
-molecule: test-env ## Every role's scenario on real guests (root, podman; 25 minutes); one role: make molecule ROLE=x
+molecule: test-env ## Every role's scenario on real guests (root, podman; 20 minutes); one role: make molecule ROLE=x
 	@tools/guest setup >/dev/null
 	tools/molecule test $(ROLE)
 

@@ -222,7 +222,7 @@ class Ledger:
         bad = {number: states.get(number) for number in self.batch if states.get(number) != "COMPLETED"}
         assert not bad, bad
         others = {number: state for number, state in states.items() if number not in self.batch}
-        # No controller hears the end of an srun while one takes over from another: it has ended, and counts as timed out.
+        # No controller hears the end of an srun while one takes over from another; it counts as timed out.
         assert set(others.values()) <= {"COMPLETED", "TIMEOUT"}, others
         wanted = {(user, name) for user, name in self.batch.values()} | {(user, name) for user, name, _ in self.runs}
         found = {
