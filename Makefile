@@ -127,7 +127,7 @@ simulator-docs: test-env ## Write the simulator's list of methods into its docum
 	$(BIN)/python -m vsphere_simulator.cli methods --into docs/simulator.md
 
 .PHONY: ci
-ci: test harvest-test crash-sample page-test lab-guests fidelity molecule ## What CI runs (an hour)
+ci: test harvest-test crash-sample page-test lab-guests fidelity molecule lab-test ## What CI runs (an hour)
 
 .PHONY: lock
 lock: controller ## Resolve pyproject.toml into requirements/*.txt anew
