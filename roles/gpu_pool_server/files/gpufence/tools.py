@@ -16,7 +16,6 @@ from typing import Any
 # Slurm gives prologs no search path.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-
 # A standby takes over, or a controller comes back from its update, within minutes.
 ANSWERS_WITHIN_S = 600.0
 ASK_AGAIN_S = 2.0
@@ -60,8 +59,8 @@ class Slurm:
     def __init__(self, node: str) -> None:
         self._node = node
 
-    def job(self, number: int, patience_s: float = 0.0) -> Mapping[str, Any]:
-        """A job as Slurm describes it. While no controller answers it is asked again. Raises FenceError."""
+    def job(self, number: int, patience_s: float) -> Mapping[str, Any]:
+        """A job as Slurm describes it. While no controller answers, asks again for so long. Raises FenceError."""
         end = time.monotonic() + patience_s
         while True:
             try:
