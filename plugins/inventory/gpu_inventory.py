@@ -194,6 +194,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.inventory impor
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import GpuOpsError
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.garbage import collection_paused
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.inventory import gather
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import ConnectionOptions
 
@@ -232,7 +233,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
         super().parse(inventory, loader, path, cache=cache)
         self._read_config_data(path)
         try:
-            self._fill(self._entries(path, cache))
+            with collection_paused():
+                self._fill(self._entries(path, cache))
         except (GpuOpsError, OverrideError, DuplicateNameError) as error:
             raise AnsibleParserError(str(error)) from error
 

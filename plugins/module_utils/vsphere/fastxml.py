@@ -9,16 +9,15 @@ values are left to it. Without lxml `AVAILABLE` is false, and the client parses 
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import datetime
 import functools
-import gc
 import http.client
 import typing as t
 import xml.parsers.expat
 
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.garbage import collection_paused
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import (
     SoapResponseDeserializer,
     parse_iso8601,
@@ -91,7 +90,7 @@ def read_page(answer: http.client.HTTPResponse, stub: t.Any, keep: Keep) -> t.An
     """
     reader = PageReader(stub, keep)
     try:
-        with _collection_paused():
+        with collection_paused():
             while data := answer.read(_CHUNK):
                 reader.feed(data)
             if answer.length:
@@ -99,18 +98,6 @@ def read_page(answer: http.client.HTTPResponse, stub: t.Any, keep: Keep) -> t.An
             return reader.close()
     except etree.XMLSyntaxError as error:
         raise xml.parsers.expat.ExpatError(str(error)) from error
-
-
-@contextlib.contextmanager
-def _collection_paused() -> t.Iterator[None]:
-    """No search for reference cycles: there are none among millions of new values, and it takes half of the time."""
-    paused = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if paused:
-            gc.enable()
 
 
 class PageReader:
