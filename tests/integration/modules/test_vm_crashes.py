@@ -11,8 +11,8 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import Vm
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import ConnectionOptions
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.reads import read_vms
-from ansible_collections.gpuops.vsphere.plugins.modules import vm_gpu, vm_power, vm_shares
-from gpu_vms import gpu_fleet, machine, vgpu_fleet
+from ansible_collections.gpuops.vsphere.plugins.modules import vm_gpu, vm_group, vm_power, vm_shares
+from gpu_vms import TEMPLATE, gpu_fleet, machine, vgpu_fleet
 from in_process import CrashError, Fuse, step
 from simulated import StartVcenter, Vcenter
 
@@ -43,6 +43,13 @@ def cycle(vcenter: Vcenter, name: str) -> bool:
 def share(vcenter: Vcenter, name: str) -> bool:
     want = {"name": name, "cpu": {"shares": "high", "reservation": 1000, "limit": None}, "memory": None}
     return bool(step(vcenter, vm_shares, vms=[want], pools=[]).todo)
+
+
+def group(vcenter: Vcenter, name: str, host: str, state: str) -> bool:
+    """Clone a machine, or remove it though it runs."""
+    asked = dict.fromkeys(("datastore", "folder", "resource_pool", "num_cpus", "memory_mb"))
+    want = asked | {"name": name, "host": host, "template": TEMPLATE, "annotation": "A clone."}
+    return bool(step(vcenter, vm_group, vms=[want], state=state, force_power_off=True).todo)
 
 
 def seen(vcenter: Vcenter, names: list[str]) -> dict[str, VmFacts]:
@@ -89,3 +96,35 @@ def test_every_crash_is_finished_by_the_next_run(
             name
         )
     assert len(names) > 8
+
+
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_every_crash_of_making_and_removing_machines_is_finished_by_the_next_run(
+    start_vcenter: StartVcenter, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    hosts = {f"vm-{n:02}": f"esx-{n:03}.lab" for n in range(1, MACHINES + 1)}
+    there = [machine(name, host, power="on") for name, host in hosts.items()] if state == "absent" else []
+    vcenter = start_vcenter(gpu_fleet(MACHINES, vms=there), time_scale=50_000)
+    fuse = Fuse(monkeypatch)
+    names: list[str] = []
+    crashed = True
+    while crashed:  # until the fuse is longer than the whole work
+        name = list(hosts)[len(names)]
+        names.append(name)
+        fuse.calls, fuse.limit = 0, len(names)
+        try:
+            group(vcenter, name, hosts[name], state)
+            crashed = False
+        except CrashError:
+            fuse.limit = None
+            group(vcenter, name, hosts[name], state)
+        fuse.limit = None
+        assert group(vcenter, name, hosts[name], state) is False, f"after call {len(names)}"
+    assert len(names) > 5
+    found = seen(vcenter, list(hosts))
+    if state == "absent":
+        assert set(found) == set(hosts) - set(names)
+    else:
+        assert {name: (vm.host, vm.power, vm.intent) for name, vm in found.items()} == {
+            name: (hosts[name], "poweredOff", None) for name in names
+        }
