@@ -44,7 +44,8 @@ options:
         description:
           - SHA-256 of the bundle, as V(sha256:) and 64 hex digits.
           - Before anything is installed, a bundle with a URL is downloaded and compared. A bundle that cannot be
-            downloaded from here is a warning; one that differs is an error.
+            downloaded from here is a warning; one that differs is an error. A path is on the host, where the role
+            P(gpuops.vsphere.grid_host_driver#role) compares it. A removal compares nothing.
         type: str
       package:
         description:
@@ -200,6 +201,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, predicted_host
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.host_driver import (
     DriverWish,
+    DriverWork,
     Software,
     plan_driver,
 )
@@ -307,12 +309,16 @@ def plan(facts: Facts, params: Params) -> Planned:
 
 
 def apply(client: Client, facts: Facts, planned: Planned, params: Params) -> t.Mapping[str, Applied]:
-    checksums = {host["name"]: host["checksum"] for host in params["hosts"] if host["checksum"]}
     work = {name: planned.work[name] for name in planned.todo}
-    bundles = {(work[name].bundle, checksums[name]) for name in work if name in checksums}
+    # A path is the host's, where the role reads it; nothing is downloaded to remove a driver.
+    checked = {
+        host["name"]: (work[host["name"]].bundle, host["checksum"])
+        for host in params["hosts"]
+        if host["checksum"] and host["name"] in work and _is_downloaded(work[host["name"]])
+    }
     refused: dict[tuple[str, str], InputError] = {}
     unchecked: dict[tuple[str, str], str] = {}
-    for bundle, checksum in sorted(bundles):
+    for bundle, checksum in sorted(set(checked.values())):
         try:
             check_bundle(bundle, checksum)
         except InputError as error:
@@ -320,19 +326,21 @@ def apply(client: Client, facts: Facts, planned: Planned, params: Params) -> t.M
         except LookupError as error:
             unchecked[bundle, checksum] = str(error)
     done: dict[str, Applied] = {}
-    for name in list(work):
-        key = (work[name].bundle, checksums.get(name, ""))
+    for name, key in checked.items():
         if key in refused:
             del work[name]
             done[name] = Applied(changed=False, problems=(problem(name, refused[key]),))
     done |= applied(apply_driver(client, facts.rest, facts.hosts, work, Bounds.of(params)))
     facts.rest.close()
-    for name, item in work.items():
-        key = (item.bundle, checksums.get(name, ""))
+    for name, key in checked.items():
         if key in unchecked:
             warnings = [*planned.plans[name].warnings, unchecked[key]]
             done[name] = dataclasses.replace(done[name], notes={**done[name].notes, "warnings": warnings})
     return done
+
+
+def _is_downloaded(work: DriverWork) -> bool:
+    return work.version is not None and "://" in (work.bundle or "")
 
 
 def main() -> None:

@@ -252,6 +252,30 @@ def test_the_bundle_s_checksum_is_compared_before_anything_is_installed(
     assert bad["failure"]["code"] == "invalid_input"
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param({"bundle": "/vmfs/volumes/shared-01/vgpu.zip"}, id="a path, which the host reads"),
+        pytest.param({"version": None, "state": "absent"}, id="a removal without a bundle"),
+        pytest.param({"version": None, "state": "absent", "bundle": "web"}, id="a removal with one"),
+    ],
+)
+def test_a_checksum_is_compared_only_where_a_url_is_to_be_installed(
+    start_vcenter: StartVcenter, web: tuple[str, bytes], asked: dict[str, Any]
+) -> None:
+    url, _content = web
+    model = site()
+    if asked.get("state"):
+        model["clusters"][0]["hosts"][0]["vgpu_manager"] = NEW
+    vcenter = start_vcenter(model)
+    vcenter.ok("esxi_maintenance", hosts=[ONE], state="entered")
+    host = {"name": ONE, "version": NEW, "checksum": f"sha256:{'0' * 64}"} | asked
+    if host.get("bundle") == "web":
+        host["bundle"] = url
+    done = vcenter.ok("esxi_driver", hosts=[{key: value for key, value in host.items() if value is not None}])
+    assert (done["changed"], done["objects"][ONE]["warnings"]) == (True, [])
+
+
 def test_a_privilege_that_cluster_images_need_is_named(start_vcenter: StartVcenter) -> None:
     privileges = [
         "Host.Config.Patch",
