@@ -14,6 +14,8 @@ description:
   - Reboots many ESXi hosts at once and waits until each answers again with a later boot time.
   - The boot time before the reboot is written to the custom attribute C(gpuops.intent) of the host first. A run that
     was interrupted is carried on by the next one, which only waits where the host is already on its way.
+  - With O(state=reboot_due) only that is written, before work that needs the reboot, for example ECC modes of GPUs. So
+    the reboot is done once and not forgotten, at whatever point a run ends.
   - Hosts must be in maintenance mode, see M(gpuops.vsphere.esxi_maintenance). A host that somebody else has put there
     is left alone, with a warning.
 options:
@@ -26,8 +28,10 @@ options:
   state:
     description:
       - What is wanted.
+      - V(reboot_due) records that the host is to reboot once more than it has by now; it changes nothing where a
+        recorded reboot has not happened yet. V(rebooted) carries it out.
     type: str
-    choices: [rebooted]
+    choices: [rebooted, reboot_due]
     default: rebooted
   when_needed:
     description:
@@ -75,6 +79,15 @@ EXAMPLES = r"""
       - esx-gpu-01.example.org
       - esx-gpu-02.example.org
     timeout: 3600
+
+- name: Record a reboot before the work that needs it
+  gpuops.vsphere.esxi_power:
+    hostname: vcenter.example.org
+    username: "{{ vcenter_username }}"
+    password: "{{ vcenter_password }}"
+    hosts:
+      - esx-gpu-01.example.org
+    state: reboot_due
 """
 
 RETURN = r"""
@@ -96,7 +109,7 @@ objects:
       left_alone: false
   contains:
     changed:
-      description: Whether this host was or would be rebooted or waited for.
+      description: Whether this host was or would be rebooted or waited for, or a reboot recorded.
       type: bool
     failed:
       description: Whether this host could not be rebooted or did not come back.
@@ -141,7 +154,7 @@ failure:
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, predicted_host
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.power import plan_reboot
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.power import plan_reboot, plan_reboot_due
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.hosts import apply_reboots
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.intents import now
@@ -160,7 +173,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.reads impor
 def argument_spec() -> Spec:
     return {
         "hosts": {"type": "list", "elements": "str", "required": True},
-        "state": {"type": "str", "choices": ["rebooted"], "default": "rebooted"},
+        "state": {"type": "str", "choices": ["rebooted", "reboot_due"], "default": "rebooted"},
         "when_needed": {"type": "bool", "default": True},
         "always": {"type": "list", "elements": "str", "default": []},
         "force": {"type": "bool", "default": False},
@@ -174,16 +187,12 @@ def read(client: Client, params: Params) -> Found[HostFacts]:
 
 def plan(facts: Found[HostFacts], params: Params) -> Planned:
     hosts = with_assumed(facts, params)
-    steps = plan_reboot(
-        hosts,
-        list(dict.fromkeys(params["hosts"])),
-        run=params["run_id"],
-        now=now(),
-        when_needed=params["when_needed"],
-        always=params["always"],
-        force=params["force"],
-        known=facts.known,
-    )
+    names = list(dict.fromkeys(params["hosts"]))
+    common = {"run": params["run_id"], "now": now(), "force": params["force"], "known": facts.known}
+    if params["state"] == "reboot_due":
+        steps = plan_reboot_due(hosts, names, **common)
+    else:
+        steps = plan_reboot(hosts, names, when_needed=params["when_needed"], always=params["always"], **common)
     return Planned(
         plans={name: step.plan for name, step in steps.items()},
         hosts={

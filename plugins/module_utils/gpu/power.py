@@ -1,6 +1,6 @@
 # Copyright: the gpuops.vsphere contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Planner: which hosts to reboot, which only to wait for, and which have rebooted already."""
+"""Planners: which hosts to reboot, only to wait for, or have rebooted already; and where a reboot is put on record."""
 
 from __future__ import annotations
 
@@ -69,6 +69,43 @@ def plan_reboot(
     return {
         name: _plan(hosts.get(name), name, run, now, when_needed and name not in always, force, known) for name in names
     }
+
+
+def plan_reboot_due(
+    hosts: t.Mapping[str, HostFacts],
+    names: t.Sequence[str],
+    *,
+    run: str,
+    now: str,
+    force: bool = False,
+    known: t.Collection[str] = (),
+) -> dict[str, RebootStep]:
+    """One plan for each name: that the host must reboot once more than it has by now is put on record.
+
+    To be done before the work that needs the reboot: whoever comes later, this run or the next one, then knows
+    whether it has happened since. Nothing changes where a recorded reboot has not happened yet.
+    """
+    return {name: _plan_due(hosts.get(name), name, run, now, force, known) for name in names}
+
+
+def _plan_due(
+    host: HostFacts | None, name: str, run: str, now: str, force: bool, known: t.Collection[str]
+) -> RebootStep:
+    if host is None:
+        return RebootStep(unknown_host(name, known))
+    if not host.answers:
+        return RebootStep(not_connected(host))
+    if maintenance_owner(host) == "other":
+        return RebootStep(left_alone(host))
+    if not host.in_maintenance and not force:
+        return RebootStep(_not_in_maintenance(host))
+    recorded = host.intent.boot_time if host.intent is not None else None
+    if recorded is not None and not rebooted(recorded, host.boot_time):
+        return RebootStep(ObjectPlan(name, notes=standing(host)), after=host)
+    write = dataclasses.replace(host.intent or Intent(run=run, action=ACTION, started=now), boot_time=host.boot_time)
+    after = dataclasses.replace(host, intent=write)
+    change = Change("record", "reboot", recorded, host.boot_time, "due after the work that follows")
+    return RebootStep(ObjectPlan(name, changes=(change,), notes=standing(after)), write=write, after=after)
 
 
 def _plan(

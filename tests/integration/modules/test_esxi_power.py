@@ -93,6 +93,23 @@ def test_outside_maintenance_mode_only_by_force(start_vcenter: StartVcenter) -> 
     assert vcenter.host(ONE)["intent"] is None
 
 
+def test_a_due_reboot_is_recorded_then_done_once(start_vcenter: StartVcenter) -> None:
+    vcenter = prepared(start_vcenter(fleet(1)))
+    vcenter.ok("esxi_power", hosts=[ONE])
+    due = {"hosts": [ONE], "state": "reboot_due"}
+    planned = vcenter.ok("esxi_power", check=True, diff=True, **due)
+    assert planned["changed"] is True
+    booted = vcenter.host(ONE)["boot_time"]
+    assert vcenter.host(ONE)["intent"]["boot_time"] != booted
+    recorded = vcenter.ok("esxi_power", diff=True, **due)
+    assert (recorded["objects"], recorded["diff"]) == (planned["objects"], planned["diff"])
+    assert vcenter.host(ONE)["intent"]["boot_time"] == booted
+    assert vcenter.ok("esxi_power", **due)["changed"] is False
+    assert calls(vcenter) == 1
+    assert [vcenter.ok("esxi_power", hosts=[ONE])["changed"] for _ in range(2)] == [True, False]
+    assert calls(vcenter) == 2
+
+
 def test_what_others_began_is_left_alone(start_vcenter: StartVcenter) -> None:
     model = fleet(1)
     model["clusters"][0]["hosts"][0]["in_maintenance"] = True

@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, Intent, PciFunction
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.power import RebootStep, plan_reboot, rebooted
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.power import (
+    RebootStep,
+    plan_reboot,
+    plan_reboot_due,
+    rebooted,
+)
 
 NOW = "2024-05-01T09:00:00.000000Z"
 BEFORE = "2024-05-01T08:00:00.000000Z"
@@ -138,3 +143,60 @@ def test_the_prediction_lets_later_steps_plan_on() -> None:
     assert step.after.devices == ACTIVE
     assert step.plan.notes["reboot_required"] is False
     assert not plan(step.after).plan.changed
+
+
+def due(facts: HostFacts | None, **options: Any) -> RebootStep:
+    hosts = {} if facts is None else {"esx-1": facts}
+    return plan_reboot_due(hosts, ["esx-1"], run="run-2", now=NOW, **options)["esx-1"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "options", "written"),
+    [
+        pytest.param(host(), {}, dataclasses.replace(OURS, boot_time=BEFORE), id="first record"),
+        pytest.param(host(intent=RECORDED), {}, None, id="on record, not done yet"),
+        pytest.param(host(intent=RECORDED, boot_time="2024-05-01T08:00:03Z"), {}, None, id="the same boot, told anew"),
+        pytest.param(
+            host(intent=RECORDED, boot_time=LATER),
+            {},
+            dataclasses.replace(OURS, boot_time=LATER),
+            id="the reboot on record is done, one more is due",
+        ),
+        pytest.param(
+            host(in_maintenance=False, intent=None),
+            {"force": True},
+            Intent("run-2", "reboot", NOW, boot_time=BEFORE),
+            id="by force, intent of its own",
+        ),
+    ],
+)
+def test_a_due_reboot_is_recorded_once_for_each_boot(
+    facts: HostFacts, options: dict[str, Any], written: Intent | None
+) -> None:
+    step = due(facts, **options)
+    assert step.write == written
+    assert (step.reboot, step.wait_beyond, step.clear, step.plan.failed) == (False, None, False, False)
+    assert step.plan.changed is (written is not None)
+    assert step.after is not None
+    assert not due(step.after, **options).plan.changed
+    later = plan(dataclasses.replace(step.after, devices=ACTIVE), **options)
+    assert (later.reboot, later.wait_beyond) == (True, (step.after.intent or OURS).boot_time)
+
+
+@pytest.mark.parametrize(
+    ("facts", "code"),
+    [
+        pytest.param(None, "host_not_found", id="unknown"),
+        pytest.param(host(intent=RECORDED, connection="notResponding"), "host_not_connected", id="silent"),
+        pytest.param(host(in_maintenance=False, intent=None), "not_in_maintenance", id="not in maintenance mode"),
+    ],
+)
+def test_a_due_reboot_is_not_recorded_where_it_could_not_follow(facts: HostFacts | None, code: str) -> None:
+    step = due(facts)
+    assert [problem.code for problem in step.plan.problems] == [code]
+    assert step.write is None
+
+
+def test_no_reboot_is_recorded_on_a_host_somebody_works_on() -> None:
+    step = due(host(intent=None), force=True)
+    assert (step.write, step.plan.changed, step.plan.notes["left_alone"]) == (None, False, True)
