@@ -59,7 +59,7 @@ def compare(output: str, ecc: t.Mapping[str, t.Any], mig: t.Mapping[str, t.Any])
     gpus = {gpu.address: gpu for gpu in parse(output)}
     changes: list[dict[str, str]] = []
     problems: list[str] = []
-    waits = False
+    waits: list[str] = []
     for name, option, wanted in (("ECC", "-e", _by_address(ecc)), ("MIG", "-mig", _by_address(mig))):
         problems += [
             f"There is no GPU at {address}, whose {name} mode is wanted. nvidia-smi shows "
@@ -77,11 +77,19 @@ def compare(output: str, ecc: t.Mapping[str, t.Any], mig: t.Mapping[str, t.Any])
                 if value and address in wanted:
                     problems.append(f"The GPU at {address} has no {name} mode. Leave it out.")
                 continue
-            waits = waits or mode.current != value
+            if mode.current != value:
+                waits.append(
+                    f"{name} of the GPU at {address} is wanted {_word(value)}, and is {_word(mode.current)} "
+                    f"(pending: {_word(mode.pending)})"
+                )
             if mode.pending != value:
-                text = f"{name} {'on' if value else 'off'} at {address}"
+                text = f"{name} {_word(value)} at {address}"
                 changes.append({"arguments": f"-i {gpu.bus_id} {option} {int(value)}", "text": text})
-    return {"changes": changes, "problems": problems, "reboot_required": waits and not problems}
+    return {"changes": changes, "problems": problems, "waits": waits, "reboot_required": bool(waits) and not problems}
+
+
+def _word(mode: bool | None) -> str:
+    return {True: "on", False: "off", None: "unknown"}[mode]
 
 
 def _by_address(wanted: t.Mapping[str, t.Any]) -> dict[str, bool]:

@@ -57,3 +57,19 @@ def test_what_cannot_be_read_is_said(output: str, ecc: t.Any) -> None:
 def test_calls_name_the_gpu_as_nvidia_smi_does() -> None:
     (change,) = compare(OUTPUT, {A: False}, {})["changes"]
     assert change["arguments"] == "-i 00000000:3B:00.0 -e 0"
+
+
+@pytest.mark.parametrize(
+    ("ecc", "mig", "waits"),
+    [
+        ({A: True}, {A: False}, []),
+        ({A: False}, {}, [f"ECC of the GPU at {A} is wanted off, and is on (pending: on)"]),
+        ({"all": False}, {}, [f"ECC of the GPU at {A} is wanted off, and is on (pending: on)",
+                              f"ECC of the GPU at {B} is wanted off, and is on (pending: off)"]),
+        ({B: True}, {"all": True}, [f"MIG of the GPU at {A} is wanted on, and is off (pending: off)"]),
+    ],
+)  # fmt: skip
+def test_what_is_not_in_force_is_said_with_gpu_wanted_and_found(
+    ecc: dict[str, bool], mig: dict[str, bool], waits: list[str]
+) -> None:
+    assert compare(OUTPUT, ecc, mig)["waits"] == waits
