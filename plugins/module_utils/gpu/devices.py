@@ -49,12 +49,12 @@ def _keep(
 ) -> tuple[list[GpuAttachment], tuple[GpuAttachment, ...]]:
     """The GPUs that stay, and those that go."""
     fixed = set(share.fixed)
-    dynamic: collections.Counter[tuple[tuple[str, ...], str | None]] = collections.Counter()
+    dynamic: collections.Counter[GpuWant] = collections.Counter()
     vgpus: collections.Counter[str] = collections.Counter()
     groups: collections.Counter[str] = collections.Counter()
     for want, count in zip(wanted, share.counts, strict=True):
         if want.mode == "dynamic":
-            dynamic[want.dynamic_kind] += count
+            dynamic[want] += count
         elif want.mode == "vgpu":
             vgpus[plain(str(want.profile))] += count
         elif want.mode == "device_group":
@@ -71,10 +71,17 @@ def _keep(
         elif gpu.mode == "fixed" and gpu.address in fixed:
             fixed.remove(gpu.address)
             kept.append(gpu)
-        elif gpu.mode == "dynamic" and dynamic[(gpu.ids, gpu.label)] > 0:
-            dynamic[(gpu.ids, gpu.label)] -= 1
+        elif (met := _wanted_as(gpu, dynamic)) is not None:
+            dynamic[met] -= 1
             kept.append(gpu)
     return kept, tuple(gpu for gpu in current if gpu not in kept)
+
+
+def _wanted_as(gpu: GpuAttachment, left: collections.Counter[GpuWant]) -> GpuWant | None:
+    """Which of the dynamic GPUs that are still missing this one is, if any; those by id come first."""
+    return next(
+        (want for want in sorted(left, key=lambda want: want.id is None) if left[want] and want.met_by(gpu)), None
+    )
 
 
 def _groups_that_stay(current: collections.abc.Sequence[GpuAttachment], wanted: collections.Counter[str]) -> set[int]:
@@ -101,8 +108,13 @@ def _new(
         for address in share.fixed
         if address not in have
     ]
-    there = collections.Counter((gpu.ids, gpu.label) for gpu in kept if gpu.mode == "dynamic")
+    dynamic: collections.Counter[GpuWant] = collections.Counter()
     for want, count in zip(wanted, share.counts, strict=True):
+        dynamic[want] += count if want.mode == "dynamic" else 0
+    for gpu in kept:
+        if (met := _wanted_as(gpu, dynamic)) is not None:
+            dynamic[met] -= 1
+    for want in wanted:
         if want.mode == "vgpu":
             profile = str(want.profile)
             have_vgpus = sum(
@@ -114,12 +126,10 @@ def _new(
                 if other.mode == "vgpu" and plain(str(other.profile)) == plain(profile)
             )
             added.extend(GpuAttachment("vgpu", 0, profile=profile) for _number in range(missing - have_vgpus))
-        if want.mode != "dynamic":
-            continue
-        ids, label = want.dynamic_kind
-        stay = min(there[(ids, label)], count)
-        there[(ids, label)] -= stay
-        added.extend(GpuAttachment("dynamic", 0, ids=ids, label=label) for _number in range(count - stay))
+        added.extend(
+            GpuAttachment("dynamic", 0, ids=host.dynamic_ids(want), label=want.label)
+            for _number in range(dynamic.pop(want, 0))
+        )
     added.extend(_new_groups(kept, wanted, share, host))
     return [dataclasses.replace(gpu, key=-number) for number, gpu in enumerate(added, start=1)]
 

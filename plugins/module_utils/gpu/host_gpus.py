@@ -43,6 +43,10 @@ class HostGpus:
             and (want.label is None or want.label == function.hardware_label)
         ]
 
+    def dynamic_ids(self, want: GpuWant) -> tuple[str, ...]:
+        """The ids that a new dynamic GPU allows: a vCenter takes none that allows nothing, label or not."""
+        return (want.id,) if want.id else tuple(sorted({self.devices[a].id for a in self.matching(want)}))
+
     def active(self, address: str) -> bool:
         """Whether the GPU is passed through now."""
         function = self.devices.get(address)

@@ -99,7 +99,7 @@ class _Sharing:
         """
         ranks: dict[Demand, int] = {}
         for name, wants in self.wants.items():
-            has = collections.Counter((gpu.ids, gpu.label) for gpu in self.vms[name].gpus if gpu.mode == "dynamic")
+            has = list(self.vms[name].gpus)
             index = 0
             for want in wants:
                 if not want.passthrough:
@@ -120,10 +120,10 @@ class _Sharing:
                     self.demand_wants[demand] = want
                     ranks[demand] = 0 if want.address else 2
                     if want.mode == "dynamic":
-                        kind = want.dynamic_kind
-                        ranks[demand] = 1 if has[kind] > 0 else 3
-                        has[kind] -= 1
-                        if ranks[demand] == 1:
+                        there = next(filter(want.met_by, has), None)
+                        ranks[demand] = 3 if there is None else 1
+                        if there is not None:
+                            has.remove(there)
                             self.claimed.add(demand)
         return sorted(ranks, key=lambda demand: ranks[demand])
 

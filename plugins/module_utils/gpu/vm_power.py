@@ -264,13 +264,12 @@ def in_the_way(
     if fault == "InsufficientGraphicsResourcesFault":
         return vgpus_on(host, others, catalog)
     if fault == "NoCompatibleHostWithAccessToDevice":
-        ids = {device_id for gpu in vm.gpus if gpu.mode == "dynamic" for device_id in gpu.ids}
-        labels = {gpu.label for gpu in vm.gpus if gpu.mode == "dynamic" and gpu.label}
+        asked = [gpu for gpu in vm.gpus if gpu.mode == "dynamic"]
         held = {gpu.address: one.name for one in others for gpu in one.gpus if gpu.address}
         found = [
             f"{function.address} {_state(function.passthrough_active, held.get(function.address))}"
             for function in host.devices
-            if function.id in ids or function.hardware_label in labels
+            if any(function.id in gpu.ids and gpu.label in (None, function.hardware_label) for gpu in asked)
         ]
         return f"On {host.name}: {'; '.join(found) or 'no such device'}."
     if fault == "InsufficientMemoryResourcesFault":

@@ -10,6 +10,7 @@ import dataclasses
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import valid_id
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import GpuAttachment
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Problem
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.profiles import Needs
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.selection import normalise_address
@@ -60,10 +61,12 @@ class GpuWant:
         """Whether whole GPUs are asked for."""
         return self.mode in ("fixed", "dynamic")
 
-    @property
-    def dynamic_kind(self) -> tuple[tuple[str, ...], str | None]:
-        """The ids and the label that a dynamic GPU has in the virtual machine's configuration."""
-        return ((self.id,) if self.id else (), self.label)
+    def met_by(self, gpu: GpuAttachment) -> bool:
+        """Whether a GPU in a virtual machine's configuration is one of these dynamic ones.
+
+        By label alone it does not matter which ids it allows: they are those that bore the label when it was attached.
+        """
+        return gpu.mode == "dynamic" and gpu.label == self.label and (self.id is None or gpu.ids == (self.id,))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

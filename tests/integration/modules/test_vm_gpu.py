@@ -230,6 +230,34 @@ def test_requests_are_constant_but_for_the_writes(start_vcenter: StartVcenter) -
     assert vcenter.counts()["logins"] == 1
 
 
+def test_dynamic_gpus_by_label_alone(start_vcenter: StartVcenter) -> None:
+    """The vCenter wants to know the ids, too: they are those that bear the label on the host."""
+    site = gpu_fleet(vms=[machine("a"), machine("b")])
+    site["clusters"][0]["hosts"][0]["gpus"] = [
+        {"gpu": "V100-32", "count": 2, "passthrough": True, "label": "training"},
+        {"gpu": "A100-40", "count": 1, "passthrough": True, "label": "training"},
+        {"gpu": "T4", "count": 1, "passthrough": True, "label": "inference"},
+    ]
+    vcenter = start_vcenter(site)
+    label = {"mode": "dynamic", "label": "training", "count": "1"}
+    vms = [wanted("a", label), wanted("b", {"mode": "dynamic", "label": "inference", "count": "1"})]
+    planned = vcenter.ok("vm_gpu", check=True, vms=vms)
+    made = vcenter.ok("vm_gpu", vms=vms)
+    assert made["objects"]["a"]["actions"] == planned["objects"]["a"]["actions"]
+    again = vcenter.ok("vm_gpu", vms=vms)
+    assert not again["changed"]
+    kinds = {name: [(gpu["ids"], gpu["label"]) for gpu in one["gpus"]] for name, one in again["objects"].items()}
+    assert kinds == {"a": [(["10de:1db6", "10de:20f1"], "training")], "b": [(["10de:1eb8"], "inference")]}
+    # room for the largest that it may be given, the A100
+    assert "set pciPassthru.64bitMMIOSizeGB (BARs of 64.05 GB)" in made["objects"]["a"]["actions"]
+    assert vcenter.ok("vm_power", vms=["a", "b"], state="on")["changed"]
+    assert not vcenter.ok("vm_gpu", vms=vms)["changed"]
+    assert vcenter.ok("vm_power", vms=["a"], state="off")["changed"]
+    more = vcenter.ok("vm_gpu", vms=[wanted("a", {**label, "count": "2"})])
+    assert [action for action in more["objects"]["a"]["actions"] if "etach" in action] == []
+    assert len(more["objects"]["a"]["gpus"]) == 2
+
+
 def test_somebody_else_changed_it_meanwhile(start_vcenter: StartVcenter) -> None:
     fault = {"method": RECONFIGURE, "nth": 1, "fault": {"type": "vim.fault.ConcurrentAccess", "message": "Changed."}}
     vcenter = start_vcenter(gpu_fleet(vms=[machine("a")]), faults=[fault])

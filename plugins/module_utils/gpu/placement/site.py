@@ -195,7 +195,9 @@ def demand_of(vm: VmFacts, facts: SiteFacts, rules: Rules, *, origin: str | None
         if gpu.mode == "vgpu":
             counts[Need("vgpu", profile=gpu.profile)] += 1
         elif gpu.mode == "dynamic":
-            counts[Need("dynamic", id=gpu.ids[0] if gpu.ids else None, label=gpu.label)] += 1
+            # By label alone it allows all ids that bear it.
+            one = gpu.ids[0] if gpu.ids and (len(gpu.ids) == 1 or gpu.label is None) else None
+            counts[Need("dynamic", id=one, label=gpu.label)] += 1
         else:
             counts[Need("fixed", id=gpu.ids[0] if gpu.ids else None)] += 1
     return Demand(

@@ -236,7 +236,7 @@ def test_dynamic_by_label_and_changed_count() -> None:
     machine = vm("a", dynamic(None, label="big"), dynamic(V100, key=13001))
     planned = plan([want("a", {"mode": "dynamic", "label": "big", "count": 2})], [machine], labelled)["a"]
     made = edit(planned)
-    assert [(item.ids, item.label) for item in made.add] == [((), "big")]
+    assert [(item.ids, item.label) for item in made.add] == [((V100,), "big")]
     assert [item.key for item in made.remove] == [13001]
     assert planned.plan.problems == ()
 
