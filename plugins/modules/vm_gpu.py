@@ -67,8 +67,8 @@ options:
             type: str
           label:
             description:
-              - Hardware label of dynamic devices, as M(gpuops.vsphere.esxi_passthrough) sets it. Without O(vms[].gpus[].id)
-                the device allows all ids of the GPUs that bear the label on the machine's host.
+              - Hardware label of dynamic devices, as M(gpuops.vsphere.esxi_passthrough) sets it.
+              - Without O(vms[].gpus[].id) the device allows all ids of the GPUs that bear the label on the host.
             type: str
           profile:
             description:
