@@ -237,7 +237,8 @@ def test_the_state_survives_a_crash(serve: t.Callable[..., t.Any], tmp_path: pat
 def test_a_fault_rule_keeps_a_host_away(serve: t.Callable[..., t.Any], tmp_path: pathlib.Path) -> None:
     rules = tmp_path / "faults.yml"
     rules.write_text("- {method: RebootHost_Task, object: h1, never_returns: true}\n")
-    server = serve(FULL, "--faults", str(rules))
+    state = ("--state", str(tmp_path / "state.json"))
+    server = serve(FULL, "--faults", str(rules), *state)
     lost, other = server.find("dc/host/c/h1"), server.find("dc/host/c/h3")
     WaitForTask(lost.RebootHost_Task(force=True))
     WaitForTask(other.RebootHost_Task(force=True))
@@ -245,3 +246,8 @@ def test_a_fault_rule_keeps_a_host_away(serve: t.Callable[..., t.Any], tmp_path:
     assert lost.runtime.connectionState == "notResponding"
     with pytest.raises(vmodl.fault.HostCommunication):
         lost.configManager.pciPassthruSystem.Refresh()
+    server.stop()
+    back = serve(FULL, *state).find("dc/host/c/h1")  # without the rule, as after somebody has gone to its console
+    assert back.runtime.connectionState == "connected"
+    WaitForTask(back.DisconnectHost_Task())
+    WaitForTask(back.ReconnectHost_Task())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import ssl
 import time
@@ -227,7 +228,7 @@ def test_the_vgpu_manager_by_a_cluster_image(rest: Rest) -> None:
     assert [one["name"] for one in rest.ok("GET", "/api/esx/settings/depot-content/components")] == [DRIVER]
     draft = rest.ok("POST", f"{cluster}/software/drafts")
     status, error = rest("POST", f"{cluster}/software/drafts")
-    assert (status, error["error_type"]) == (400, "NOT_ALLOWED_IN_CURRENT_STATE")
+    assert (status, error["error_type"]) == (400, "ALREADY_EXISTS")
     rest.ok("PUT", f"{cluster}/software/drafts/{draft}/software/components/{DRIVER}", {"version": "16.4"})
     assert rest.ok("GET", f"{cluster}/software/components") == {}  # not yet committed
     done = rest.task("POST", f"{cluster}/software/drafts/{draft}?action=commit&vmw-task=true", {"message": "driver"})
@@ -257,8 +258,10 @@ def test_an_image_with_what_no_depot_has_is_not_committed(rest: Rest) -> None:
     draft = rest.ok("POST", f"{cluster}/software/drafts")
     path = f"{cluster}/software/drafts/{draft}/software/components"
     rest.ok("PATCH", path, {"components_to_set": {DRIVER: "99"}})
+    validated = rest.task("POST", f"{cluster}/software/drafts/{draft}?action=validate&vmw-task=true", {})
     done = rest.task("POST", f"{cluster}/software/drafts/{draft}?action=commit&vmw-task=true", {})
     assert done["status"] == "FAILED"
+    assert DRIVER in validated["result"]["notifications"]["errors"][0]["message"]["default_message"]
     assert DRIVER in done["error"]["messages"][0]["default_message"]
     assert rest.ok("GET", f"{cluster}/software/components") == {}
     rest.ok("PATCH", path, {"components_to_delete": [DRIVER]})
@@ -298,6 +301,11 @@ def test_applying_stops_where_a_machine_cannot_move(serve: t.Callable[..., t.Any
     applied = rest.task("POST", f"{cluster}/software?action=apply&vmw-task=true", {})["result"]
     assert applied["status"]["status"] == "ERROR"
     assert len(applied["failed_hosts"]) == len(applied["skipped_hosts"]) == 1
+    (told,) = applied["host_status"][applied["failed_hosts"][0]]["notifications"]["errors"]
+    assert "busy run on it" in told["message"]["default_message"]
+    assert told["resolution"]["default_message"]
+    assert told["time"].endswith("Z")
+    assert applied["status"]["notifications"]["errors"]
 
 
 def test_tags_and_images_outlive_a_crash(serve: t.Callable[..., t.Any], tmp_path: t.Any) -> None:
@@ -336,3 +344,30 @@ def test_fault_rules_know_rest_calls(serve: t.Callable[..., t.Any], tmp_path: t.
     status, error = rest("GET", "/api/vcenter/vm")
     assert (status, error["error_type"]) == (400, "NOT_ALLOWED_IN_CURRENT_STATE")
     assert rest("GET", "/api/vcenter/vm")[0] == 200
+
+
+def test_the_answer_to_a_rest_call_can_be_lost_and_a_privilege_be_missing(
+    serve: t.Callable[..., t.Any], tmp_path: t.Any
+) -> None:
+    drafts = "POST /api/esx/settings/clusters/{cluster}/software/drafts"
+    rules = tmp_path / "faults.yml"
+    rules.write_text(
+        f'- {{method: "{drafts}", nth: 1, lose_answer: true}}\n'
+        '- {method: "GET /api/vcenter/vm", fault: {type: vim.fault.NoPermission, fields: {privilegeId: System.View}}}\n'
+    )
+    rest = Rest(serve(MODEL, "--faults", str(rules)))
+    cluster = cluster_path(rest)
+    with pytest.raises((http.client.RemoteDisconnected, urllib.error.URLError)):
+        rest("POST", f"{cluster}/software/drafts")
+    assert len(rest.ok("GET", f"{cluster}/software/drafts")) == 1  # carried out all the same
+    status, error = rest("GET", "/api/vcenter/vm")
+    assert (status, error["error_type"]) == (403, "UNAUTHORIZED")
+    assert "Privilege System.View is missing." in error["messages"][0]["default_message"]
+
+
+def test_a_remediation_tells_which_host_it_is_at(rest: Rest) -> None:
+    cluster = cluster_path(rest)
+    task = rest.ok("POST", f"{cluster}/software?action=apply&vmw-task=true", {})
+    rest.task("POST", f"{cluster}/software?action=check&vmw-task=true", {})
+    progress = rest.ok("GET", f"/api/cis/tasks/{task}")["progress"]
+    assert progress["message"]["default_message"].startswith("Remediating host h")

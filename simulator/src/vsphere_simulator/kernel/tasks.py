@@ -61,6 +61,10 @@ class TaskControl:
             raise rule.task_fault()
         self._task.set_progress(percent)
 
+    def say(self, text: str) -> None:
+        """Tell what the task is at; only the REST API shows it."""
+        self._task.message = text
+
     def check_cancelled(self) -> None:
         """Raise RequestCanceled when somebody has cancelled the task."""
         if self._task.cancelled:
@@ -96,6 +100,7 @@ class Task(ManagedObject):
         self.user = user
         self.state = "queued"
         self.percent: int | None = None
+        self.message = ""
         self.result: t.Any = None
         self.error: Exception | None = None
         self.cancelled = False

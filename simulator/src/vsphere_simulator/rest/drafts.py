@@ -6,7 +6,16 @@ import typing as t
 
 from vsphere_simulator.rest import tasks
 from vsphere_simulator.rest.errors import ApiError, invalid, not_found
-from vsphere_simulator.rest.images import CLUSTER, SERVICE, cluster_of, components, image_of, shown, shown_component
+from vsphere_simulator.rest.images import (
+    CLUSTER,
+    SERVICE,
+    cluster_of,
+    components,
+    image_of,
+    notifications,
+    shown,
+    shown_component,
+)
 from vsphere_simulator.rest.operations import Call, operation
 from vsphere_simulator.world import images
 from vsphere_simulator.world.images import Draft
@@ -48,7 +57,7 @@ def create(call: Call) -> str:
     cluster, image = cluster_of(call), image_of(call)
     drafts = call.site.images.drafts
     if any(one.cluster == cluster.moid and one.owner == call.ctx.user for one in drafts.values()):
-        raise ApiError("NOT_ALLOWED_IN_CURRENT_STATE", f"{call.ctx.user} has a draft of {cluster.name} already.")
+        raise ApiError("ALREADY_EXISTS", f"{call.ctx.user} has a draft of {cluster.name} already.")
     call.ctx.world.ids["draft"] += 1
     key = str(call.ctx.world.ids["draft"])
     drafts[key] = Draft(cluster.moid, call.ctx.user, image.copy())
@@ -145,7 +154,7 @@ def validate(call: Call) -> str:
     async def body(control: TaskControl) -> dict[str, t.Any]:
         await control.work(_COMMIT, steps=1)
         found = images.problems(call.site, draft.image)
-        return {"valid": not found, "notifications": {"errors": [{"message": {"default_message": t}} for t in found]}}
+        return {"valid": not found, "notifications": notifications(call, found)}
 
     return tasks.start(call, cluster_of(call), f"{SERVICE}.drafts.validate", body)
 

@@ -100,6 +100,7 @@ class RestEndpoint:
             result = operation.function(call)
             if inspect.isawaitable(result):
                 result = await result
+            await _hold(rule)
         finally:
             current_context.reset(marks[0])
             current_caller.reset(marks[1])
@@ -127,6 +128,14 @@ async def _apply(rule: FaultRule | None) -> None:
         raise ConnectionAbortedError
     elif rule.fault is not None and rule.fail_task_at is None:
         raise rule.fault.build()
+
+
+async def _hold(rule: FaultRule | None) -> None:
+    """What a rule does between carrying a call out and answering it."""
+    if rule is not None and rule.answer_after_s is not None:
+        await asyncio.sleep(rule.answer_after_s)
+    if rule is not None and rule.lose_answer:
+        raise ConnectionAbortedError
 
 
 def _unauthenticated() -> ApiError:

@@ -61,7 +61,8 @@ def of_fault(fault: t.Any) -> ApiError:
     """The error for a fault of the SOAP API."""
     text = fault.msg or type(fault).__name__
     if isinstance(fault, vim.fault.NoPermission) and not isinstance(fault, vim.fault.NotAuthenticated):
-        text = f"{text} Privilege {fault.privilegeId} is missing on {fault.object._GetMoId()}."
+        where = f" on {fault.object._GetMoId()}" if fault.object is not None else ""
+        text = f"{text} Privilege {fault.privilegeId} is missing{where}."
     return ApiError(next((kind for cls, kind in _FAULTS if isinstance(fault, cls)), "ERROR"), text)
 
 

@@ -12,6 +12,8 @@ from vsphere_simulator.world import images, maintenance
 from vsphere_simulator.world.compute import Cluster
 
 if t.TYPE_CHECKING:
+    import datetime as dt
+
     from vsphere_simulator.kernel.registry import TaskControl
     from vsphere_simulator.world.host import HostSystem
     from vsphere_simulator.world.images import Image
@@ -22,6 +24,8 @@ _WRITE: t.Final = "VcIntegrity.lifecycleSettings.Write"
 _REMEDIATE: t.Final = "VcIntegrity.lifecycleSoftwareRemediation.Write"
 _CHECK: t.Final = 5.0
 """Simulated seconds that comparing a cluster with its image takes."""
+_AGAIN: t.Final = "Remove the cause, and remediate the host again."
+_INCOMPLETE: t.Final = "Not all hosts of the cluster were remediated."
 
 
 def cluster_of(call: Call) -> Cluster:
@@ -38,6 +42,20 @@ def image_of(call: Call) -> Image:
     if cluster.moid not in call.site.images.of:
         raise ApiError("NOT_FOUND", f"The cluster {cluster.name} is not managed with an image.")
     return call.site.images.of[cluster.moid]
+
+
+def notifications(call: Call, errors: list[str], resolution: str = "") -> dict[str, t.Any]:
+    """What the calls of this API say went wrong: nothing at all where nothing did."""
+    moment = tasks.time_of(call.ctx.world.clock.now())
+    told = []
+    for number, text in enumerate(errors, 1):
+        identifier = "com.vmware.vcIntegrity.lifecycle.failed"
+        one: dict[str, t.Any] = {"id": str(number), "type": "ERROR", "time": moment, "retriable": False}
+        one["message"] = {"id": identifier, "default_message": text, "args": []}
+        if resolution:
+            one["resolution"] = {"id": f"{identifier}.resolution", "default_message": resolution, "args": []}
+        told.append(one)
+    return {"errors": told} if told else {}
 
 
 @operation("GET", CLUSTER + "/enablement/software")
@@ -220,6 +238,12 @@ def _checked(kind: str, moid: str, problems: list[str]) -> dict[str, t.Any]:
     }
 
 
+def _ended(call: Call, start: dt.datetime, told: dict[str, t.Any]) -> dict[str, t.Any]:
+    """The status of a remediation that is over."""
+    times = {"start_time": tasks.time_of(start), "end_time": tasks.time_of(call.ctx.world.clock.now())}
+    return {"status": "ERROR" if told else "OK", **times, "notifications": told}
+
+
 @operation("POST", CLUSTER + "/software?action=apply&vmw-task=true", status=202, privilege=_REMEDIATE)
 def apply(call: Call) -> str:
     """Bring the hosts to the image, one after the other; stops at the first that fails."""
@@ -234,23 +258,28 @@ def apply(call: Call) -> str:
         status: dict[str, t.Any] = {}
         failed: list[str] = []
         skipped: list[str] = []
+        began = call.ctx.world.clock.now()
         for number, host in enumerate(hosts):
             control.check_cancelled()
             if failed or not host.answers:
                 skipped.append(host.moid)
                 continue
+            control.say(f"Remediating host {host.name}.")
+            control.progress(100 * number // len(hosts))
+            start = call.ctx.world.clock.now()
             try:
                 if not images.is_compliant(host, image):
                     await images.remediate(call.ctx, host, image)
             except vmodl.MethodFault as fault:
                 failed.append(host.moid)
-                status[host.moid] = {"status": "ERROR", "notifications": of_fault(fault).body(old=False)}
+                status[host.moid] = _ended(call, start, notifications(call, [of_fault(fault).message], _AGAIN))
             else:
-                status[host.moid] = {"status": "OK", "notifications": {}}
+                status[host.moid] = _ended(call, start, {})
             control.progress(100 * (number + 1) // max(1, len(hosts)))
         return {
             "commit": image.commit,
-            "status": {"status": "ERROR" if failed or skipped else "OK", "notifications": {}},
+            "status": _ended(call, began, notifications(call, [_INCOMPLETE] if failed or skipped else [])),
+            "host_info": {host.moid: {"name": host.name} for host in hosts},
             "host_status": status,
             "successful_hosts": [moid for moid, one in status.items() if one["status"] == "OK"],
             "failed_hosts": failed,

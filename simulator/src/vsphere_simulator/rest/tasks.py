@@ -45,7 +45,8 @@ def start(call: Call, entity: ManagedObject, name: str, body: Callable[[TaskCont
     return f"{task.moid}:{service}"
 
 
-def _time(moment: t.Any) -> str:
+def time_of(moment: t.Any) -> str:
+    """A moment as the API writes it."""
     return str(moment.isoformat(timespec="milliseconds")).replace("+00:00", "Z")
 
 
@@ -62,13 +63,13 @@ def _info(task: Task) -> dict[str, t.Any]:
         "progress": {
             "total": 100,
             "completed": 100 if task.state == "success" else task.percent or 0,
-            "message": {"id": "progress", "default_message": "", "args": []},
+            "message": {"id": "progress", "default_message": task.message, "args": []},
         },
     }
     if task.start_time is not None:
-        shown["start_time"] = _time(task.start_time)
+        shown["start_time"] = time_of(task.start_time)
     if task.complete_time is not None:
-        shown["end_time"] = _time(task.complete_time)
+        shown["end_time"] = time_of(task.complete_time)
     if known.result:
         shown["result"] = known.result[0]
     if task.error is not None:

@@ -126,7 +126,7 @@ async def _boot(host: HostSystem) -> None:
 
 def come_up(host: HostSystem) -> None:
     """The host answers again, with a later boot time and all that waited for a boot in force."""
-    host.booting = False
+    host.booting = host.lost = False
     # No two boots of a real host are closer, and a simulator started anew may find a boot time ahead of its clock.
     host.boot_time = max(host.world.clock.now(), host.boot_time + dt.timedelta(minutes=1)).replace(microsecond=0)
     for state in host.passthrough.values():
