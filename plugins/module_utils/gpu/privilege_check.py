@@ -8,7 +8,7 @@ import dataclasses
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import ObjectPlan, Problem
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.privileges import JOBS, MODULES, Need, On, needed
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.privileges import JOBS, Need, On, needed, needs_of
 
 ROOT = "root folder"
 _ANY: dict[On, str] = {
@@ -75,7 +75,7 @@ def questions(uses: t.Iterable[JobUse], inventory: Inventory) -> list[Question]:
     for use in uses:
         hosts = inventory.every("host") if use.hosts is None else dict.fromkeys(use.hosts)
         for module in use.modules:
-            for need in MODULES[module]:
+            for need in needs_of(use.job, module):
                 if need.attribute in inventory.attributes:
                     continue
                 if need.case and use.cases is not None and need.case not in use.cases:

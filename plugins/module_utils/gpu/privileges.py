@@ -4,6 +4,9 @@
 
 Sources: the vSphere Web Services API reference, which names for each method its required privileges, and pyVmomi's
 registry, which carries the same (`info.privId`). `ReconfigVM_Task` and `CloneVM_Task` check several, by what changes.
+For cluster images the vSphere Automation API reference, which says of each operation what executing it requires, and
+that the same is required on the cluster it names: esx/settings/depots/offline, depot-content/components,
+clusters/{cluster}/software and its drafts.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ class Need:
     """The use of the module that it is for, in one word, where a run may do without."""
     attribute: str = ""
     """The custom attribute that it is for: not needed any more once that is defined."""
+    planning: bool = False
+    """Needed to work out what is to be done already, and so in check mode, too."""
 
 
 def _intent(on: On, reason: str = "", case: str = "") -> tuple[Need, ...]:
@@ -40,6 +45,11 @@ def _intent(on: On, reason: str = "", case: str = "") -> tuple[Need, ...]:
     )
 
 
+def _image(privilege: str, *calls: str, reason: str = "method: image", planning: bool = False) -> Need:
+    return Need(f"VcIntegrity.{privilege}", "root", calls, reason, "image", planning=planning)
+
+
+_SOFTWARE = "clusters/{cluster}/software"
 _POWER_OFF = ("PowerOffVM_Task", "ShutdownGuest")
 _MAINTENANCE = ("EnterMaintenanceMode_Task", "ExitMaintenanceMode_Task")
 
@@ -85,7 +95,7 @@ MODULES: dict[str, tuple[Need, ...]] = {
     "esxi_power": (*_intent("host"), Need("Host.Config.Maintenance", "host", ("RebootHost_Task",))),
     "esxi_driver": (
         *_intent("host"),
-        Need("Host.Config.Image", "host", ("FetchSoftwarePackages",)),
+        Need("Host.Config.Image", "host", ("FetchSoftwarePackages",), "in check mode, too", planning=True),
         Need(
             "Host.Config.Patch",
             "host",
@@ -93,15 +103,31 @@ MODULES: dict[str, tuple[Need, ...]] = {
             "method: patch",
             "patch",
         ),
-        Need("VcIntegrity.lifecycleDepots.Manage", "root", ("POST depots/offline",), "method: image", "image"),
-        Need("VcIntegrity.lifecycleSettings.Write", "root", ("software/drafts",), "method: image", "image"),
-        Need(
-            "VcIntegrity.lifecycleSoftwareRemediation.Write",
-            "root",
-            ("software?action=apply",),
-            "method: image",
-            "image",
+        _image(
+            "lifecycleSoftwareSpecification.Read",
+            f"GET {_SOFTWARE}/components",
+            f"GET {_SOFTWARE}/drafts",
+            f"GET {_SOFTWARE}/drafts/{{draft}}/software/components",
+            reason="clusters with an image; in check mode, too",
+            planning=True,
         ),
+        _image(
+            "lifecycleSoftwareSpecification.Write",
+            f"POST {_SOFTWARE}/drafts",
+            f"PATCH {_SOFTWARE}/drafts/{{draft}}/software/components",
+            f"POST {_SOFTWARE}/drafts/{{draft}}?action=commit",
+            f"DELETE {_SOFTWARE}/drafts/{{draft}}",
+        ),
+        _image(
+            "lifecycleSettings.Read",
+            "GET depots/offline",
+            "GET depots/offline/{depot}/content",
+            "GET depot-content/components",
+        ),
+        _image("lifecycleSettings.Write", "POST depots/offline"),
+        _image("lifecycleSoftwareRemediation.Read", f"POST {_SOFTWARE}?action=check"),
+        _image("lifecycleSoftwareRemediation.Write", f"POST {_SOFTWARE}?action=apply"),
+        _image("lifecycleHealth.Read", f"POST {_SOFTWARE}?action=check", f"POST {_SOFTWARE}?action=apply"),
     ),
     "vm_gpu": (
         *_intent("vm", "power: allow or force", "power"),
@@ -177,7 +203,9 @@ _ROLLING = ("esxi_passthrough", "esxi_maintenance", "esxi_power")
 _VMS = ("vm_group", "vm_gpu", "vm_power")  # shares of machines need nothing that GPUs do not
 
 JOBS: dict[str, tuple[str, ...]] = {
-    "validate": ("esxi_gpu_info", "vcenter_privileges_info"),
+    "validate": (
+        "esxi_passthrough", "esxi_driver", "esxi_graphics", *_VMS, "vm_shares", "vcenter_privileges_info",
+    ),
     "inventory": ("esxi_gpu_info",),
     "report": ("esxi_gpu_info", "fleet_report"),
     "placement": ("gpu_placement",),
@@ -191,17 +219,33 @@ JOBS: dict[str, tuple[str, ...]] = {
     "shares": ("vm_shares", "harvest_report"),
     "lock": ("gpu_lock",),
     "cluster": ("advanced_options", "cluster_member"),
-    "expand": ("gpu_plan", "gpu_lock", "cluster_member", *_ROLLING, *_VMS),
+    "expand": ("gpu_plan", "gpu_lock", "cluster_member", *_ROLLING, "esxi_graphics", "esxi_driver", *_VMS),
     "site": (*_ROLLING, "esxi_graphics", "esxi_driver", *_VMS),
-}
+}  # fmt: skip
 """Modules of each job; `esxi_gpu_info` stands for reading alone."""
+
+PLAN_ONLY = frozenset({"validate"})
+"""Jobs that run their modules in check mode only."""
+
+
+def needs_of(job: str, module: str) -> tuple[Need, ...]:
+    """What a module needs in a job."""
+    return tuple(need for need in MODULES[module] if need.planning or job not in PLAN_ONLY)
 
 
 def needed(jobs: t.Iterable[str]) -> dict[str, list[str]]:
     """Privilege -> modules that need it, for some jobs. Raises KeyError for a job there is not."""
     found: dict[str, list[str]] = {}
-    for module in dict.fromkeys(module for job in jobs for module in JOBS[job]):
-        for need in MODULES[module]:
-            if module not in found.setdefault(need.privilege, []):
-                found[need.privilege].append(module)
+    for job in jobs:
+        for module in JOBS[job]:
+            for need in needs_of(job, module):
+                if module not in found.setdefault(need.privilege, []):
+                    found[need.privilege].append(module)
     return dict(sorted(found.items()))
+
+
+def asked_by(verb: str, path: str) -> tuple[str, ...]:
+    """The privileges that a call about cluster images asks for; none for another call."""
+    bare = path.removesuffix("vmw-task=true").rstrip("?&")
+    call = f"{verb} {bare.removeprefix('/api/esx/settings/')}"
+    return tuple(need.privilege for needs in MODULES.values() for need in needs if call in need.calls)

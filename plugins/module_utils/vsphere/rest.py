@@ -16,6 +16,7 @@ import time
 import typing as t
 import urllib.parse
 
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.privileges import asked_by
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere import transport
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import READ_ATTEMPTS, Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import (
@@ -203,7 +204,24 @@ class Rest:
             return decoded
         if not isinstance(decoded, dict) or "error_type" not in decoded:
             raise transport.http_status_error(status, path, self._options)
+        if decoded["error_type"] == "UNAUTHORIZED" and (privileges := asked_by(verb, path)):
+            raise _missing(decoded, privileges, f"to {doing}" if doing else f"for {verb} {path}", "{cluster}" in path)
         raise _error(decoded, doing or f"{verb} {path}", status)
+
+
+def _missing(
+    body: t.Mapping[str, t.Any], privileges: t.Sequence[str], purpose: str, cluster: bool
+) -> PermissionMissingError:
+    """The error for a call whose privileges are known: those that the vCenter names, or any of them."""
+    text = str(body.get("messages"))
+    lacking = " or ".join([one for one in privileges if one in text] or privileges)
+    where = "the root folder or on the cluster" if cluster else "the root folder"
+    return PermissionMissingError(
+        f"The user lacks the privilege {lacking} on {where}, which is needed {purpose}. Grant the user a role with it "
+        "on the root folder, propagating.",
+        privilege=lacking,
+        fault="UNAUTHORIZED",
+    )
 
 
 def _error(body: t.Mapping[str, t.Any], doing: str, status: int) -> GpuOpsError:

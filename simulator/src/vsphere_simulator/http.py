@@ -101,15 +101,17 @@ async def _send(request: web.Request, reply: Reply) -> web.StreamResponse:
 
 
 class CountsEndpoint:
-    """The handlers of the counts: `GET /counts`, `POST /counts/reset`."""
+    """The handlers of the counts: `GET /counts`, `GET /counts/privileges`, `POST /counts/reset`."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self.counters = dispatcher.counters
+        self.asked = dispatcher.world.authorization.asked
 
     def application(self) -> web.Application:
         """Return the aiohttp application."""
         app = web.Application()
         app.router.add_get("/counts", self.counts)
+        app.router.add_get("/counts/privileges", self.privileges)
         app.router.add_post("/counts/reset", self.reset)
         return app
 
@@ -117,9 +119,14 @@ class CountsEndpoint:
         """Tell the counts since the start or the last reset."""
         return web.json_response(self.counters.as_dict())
 
+    async def privileges(self, _request: web.Request) -> web.Response:
+        """Tell how often calls asked for each privilege, held or not."""
+        return web.json_response(dict(sorted(self.asked.items())))
+
     async def reset(self, _request: web.Request) -> web.Response:
         """Start again from zero."""
         self.counters.reset()
+        self.asked.clear()
         return web.json_response(self.counters.as_dict())
 
 

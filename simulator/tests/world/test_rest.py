@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+from pyVmomi import vim
 
 DEPOT = "https://depot.lab/nvidia-16.zip"
 DRIVER = "NVD-VMware_ESXi_8.0.0_Driver"
@@ -29,8 +30,10 @@ vms: [{name: busy, host: h1, power: "on"}, {name: idle, host: h2}]
 templates: [{name: tpl}]
 depots:
   https://depot.lab/nvidia-16.zip: [{version: "16.4", vgpu_manager: "16.4"}]
-roles: {Tagger: [InventoryService.Tagging.AttachTag]}
-users: [{name: tagger@lab, password: tagging, role: Tagger}]
+roles: {Tagger: [InventoryService.Tagging.AttachTag], Imager: []}
+users:
+  - {name: tagger@lab, password: tagging, role: Tagger}
+  - {name: imager@lab, password: imaging, role: Imager}
 """
 
 
@@ -113,6 +116,18 @@ def test_requests_and_logins_are_counted_with_those_of_soap(rest: Rest) -> None:
     assert found["requests"]["GET /api/vcenter/vm"] == 2
     assert found["requests"]["POST /api/session"] == 1
     assert found["logins"] == 2
+
+
+def test_the_privileges_that_were_asked_for_are_counted(rest: Rest) -> None:
+    url = rest.server.ready["counts_url"]
+    urllib.request.urlopen(urllib.request.Request(f"{url}/reset", method="POST")).close()  # noqa: S310 - our own server
+    rest.ok("GET", "/api/esx/settings/depots/offline")
+    rest.ok("GET", "/api/esx/settings/depots/offline")
+    rest.server.client.content.rootFolder.CreateFolder("new")
+    with urllib.request.urlopen(f"{url}/privileges") as reply:  # noqa: S310 - our own server
+        asked = json.load(reply)
+    assert asked["VcIntegrity.lifecycleSettings.Read"] == 2
+    assert asked["Folder.Create"] == 1
 
 
 def test_listings_and_their_filters(rest: Rest) -> None:
@@ -251,6 +266,70 @@ def test_the_vgpu_manager_by_a_cluster_image(rest: Rest) -> None:
     booted = host.runtime.bootTime
     rest.task("POST", f"{cluster}/software?action=apply&vmw-task=true", {})
     assert host.runtime.bootTime == booted  # a compliant host is left alone
+
+
+READ, WRITE = (f"VcIntegrity.lifecycleSoftwareSpecification.{it}" for it in ("Read", "Write"))
+LOOK, IMPORT = (f"VcIntegrity.lifecycleSettings.{it}" for it in ("Read", "Write"))
+CHECK, APPLY = (f"VcIntegrity.lifecycleSoftwareRemediation.{it}" for it in ("Read", "Write"))
+HEALTH = "VcIntegrity.lifecycleHealth.Read"
+SETTINGS, SOFTWARE = "/api/esx/settings", "/api/esx/settings/clusters/{cluster}/software"
+IMAGE_CALLS = [
+    ("GET", SETTINGS + "/depots/offline", (LOOK,)),
+    ("GET", SETTINGS + "/depots/offline/1", (LOOK,)),
+    ("POST", SETTINGS + "/depots/offline?vmw-task=true", (IMPORT,)),
+    ("DELETE", SETTINGS + "/depots/offline/1?vmw-task=true", ("VcIntegrity.lifecycleDepots.Delete",)),
+    ("GET", SETTINGS + "/depot-content/components", (LOOK,)),
+    ("GET", SETTINGS + "/depot-content/base-images", (LOOK,)),
+    ("GET", SETTINGS + "/clusters/{cluster}/enablement/software", (LOOK,)),
+    ("PUT", SETTINGS + "/clusters/{cluster}/enablement/software?vmw-task=true", (IMPORT,)),
+    ("GET", SOFTWARE, (READ,)),
+    ("GET", SOFTWARE + "/components", (READ,)),
+    ("GET", SOFTWARE + "/components/x", (READ,)),
+    ("GET", SOFTWARE + "/compliance", (READ,)),
+    ("GET", SOFTWARE + "/drafts", (READ,)),
+    ("GET", SOFTWARE + "/drafts/1", (READ,)),
+    ("GET", SOFTWARE + "/drafts/1/software/components", (READ,)),
+    ("GET", SOFTWARE + "/drafts/1/software/components/x", (READ,)),
+    ("GET", SOFTWARE + "/drafts/1/software/base-image", (READ,)),
+    ("POST", SOFTWARE + "/drafts/1?action=commit&vmw-task=true", (WRITE,)),
+    ("PATCH", SOFTWARE + "/drafts/1/software/components", (WRITE,)),
+    ("PUT", SOFTWARE + "/drafts/1/software/components/x", (WRITE,)),
+    ("DELETE", SOFTWARE + "/drafts/1/software/components/x", (WRITE,)),
+    ("PUT", SOFTWARE + "/drafts/1/software/base-image", (WRITE,)),
+    ("POST", SOFTWARE + "/drafts", (WRITE,)),
+    ("DELETE", SOFTWARE + "/drafts/1", (WRITE,)),
+    ("POST", SOFTWARE + "?action=check&vmw-task=true", (CHECK, HEALTH)),
+    ("POST", SOFTWARE + "?action=apply&vmw-task=true", (APPLY, HEALTH)),
+]
+
+
+def test_calls_about_images_ask_for_the_privileges_of_the_api_reference(rest: Rest) -> None:
+    manager = rest.server.client.content.authorizationManager
+    role = next(one.roleId for one in manager.roleList if one.name == "Imager")
+    everything = {privilege for _verb, _path, needed in IMAGE_CALLS for privilege in needed}
+    assert everything <= {one.privId for one in manager.privilegeList}
+    cluster = next(one["cluster"] for one in rest.ok("GET", "/api/vcenter/cluster") if one["name"] == "c")
+    imager = Rest(rest.server, "imager@lab", "imaging")
+    for verb, path, needed in IMAGE_CALLS:
+        for lacking in needed:
+            manager.UpdateAuthorizationRole(role, "Imager", sorted(everything - {lacking}))
+            status, error = imager(verb, path.format(cluster=cluster), {})
+            assert (status, error["error_type"]) == (403, "UNAUTHORIZED"), path
+            assert f"Privilege {lacking} is missing" in error["messages"][0]["default_message"], path
+        manager.UpdateAuthorizationRole(role, "Imager", list(needed))
+        assert imager(verb, path.format(cluster=cluster), {})[0] not in (403, 500), path
+
+
+def test_what_is_granted_on_the_root_folder_alone_is_missing_on_the_cluster(rest: Rest) -> None:
+    content = rest.server.client.content
+    manager = content.authorizationManager
+    role = manager.AddAuthorizationRole("Reader of images", [READ])
+    permission = vim.AuthorizationManager.Permission(principal="imager@lab", group=False, roleId=role, propagate=False)
+    manager.SetEntityPermissions(content.rootFolder, [permission])
+    cluster = next(one["cluster"] for one in rest.ok("GET", "/api/vcenter/cluster") if one["name"] == "c")
+    status, error = Rest(rest.server, "imager@lab", "imaging")("GET", SOFTWARE.format(cluster=cluster))
+    assert status == 403
+    assert f"Privilege {READ} is missing on {cluster}" in error["messages"][0]["default_message"]
 
 
 def test_an_image_with_what_no_depot_has_is_not_committed(rest: Rest) -> None:

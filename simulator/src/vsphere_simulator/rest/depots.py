@@ -13,14 +13,17 @@ from vsphere_simulator.world.host import HostSystem
 if t.TYPE_CHECKING:
     from vsphere_simulator.kernel.registry import TaskControl
 
-_READ: t.Final = "VcIntegrity.lifecycleDepots.Manage"
+# As in the vSphere Automation API reference, esx/settings/depots/offline and depot-content.
+_READ: t.Final = ("VcIntegrity.lifecycleSettings.Read",)
+_WRITE: t.Final = ("VcIntegrity.lifecycleSettings.Write",)
+_DELETE: t.Final = ("VcIntegrity.lifecycleDepots.Delete",)
 _OFFLINE: t.Final = "/api/esx/settings/depots/offline"
 _CONTENT: t.Final = "/api/esx/settings/depot-content"
 _DOWNLOAD: t.Final = 10.0
 """Simulated seconds that importing a bundle takes."""
 
 
-@operation("POST", _OFFLINE + "?vmw-task=true", status=202, privilege=_READ)
+@operation("POST", _OFFLINE + "?vmw-task=true", status=202, privileges=_WRITE)
 def import_offline(call: Call) -> str:
     """Import a bundle by its URL; the task's result is the depot's id."""
     source = call.field("source_type")
@@ -44,13 +47,13 @@ def import_offline(call: Call) -> str:
     return tasks.start(call, call.ctx.world.root, "com.vmware.esx.settings.depots.offline.create", body)
 
 
-@operation("GET", _OFFLINE)
+@operation("GET", _OFFLINE, privileges=_READ)
 def list_offline(call: Call) -> dict[str, t.Any]:
     """The imported bundles."""
     return {depot: _depot(url) for depot, url in call.site.images.depots.items()}
 
 
-@operation("GET", _OFFLINE + "/{depot}")
+@operation("GET", _OFFLINE + "/{depot}", privileges=_READ)
 def get_offline(call: Call) -> dict[str, t.Any]:
     """One imported bundle."""
     depot = call.path["depot"]
@@ -63,7 +66,7 @@ def _depot(url: str) -> dict[str, t.Any]:
     return {"source_type": "PULL", "location": url, "description": "", "owner": ""}
 
 
-@operation("DELETE", _OFFLINE + "/{depot}?vmw-task=true", status=202, privilege=_READ)
+@operation("DELETE", _OFFLINE + "/{depot}?vmw-task=true", status=202, privileges=_DELETE)
 def delete_offline(call: Call) -> str:
     """Forget a bundle."""
     depot = call.path["depot"]
@@ -78,7 +81,7 @@ def delete_offline(call: Call) -> str:
     return tasks.start(call, call.ctx.world.root, "com.vmware.esx.settings.depots.offline.delete", body)
 
 
-@operation("GET", _CONTENT + "/components")
+@operation("GET", _CONTENT + "/components", privileges=_READ)
 def list_components(call: Call) -> list[dict[str, t.Any]]:
     """The components that the imported bundles hold."""
     found: dict[str, dict[str, t.Any]] = {}
@@ -90,7 +93,7 @@ def list_components(call: Call) -> list[dict[str, t.Any]]:
     return list(found.values())
 
 
-@operation("GET", _CONTENT + "/base-images")
+@operation("GET", _CONTENT + "/base-images", privileges=_READ)
 def list_base_images(call: Call) -> list[dict[str, str]]:
     """The base images there are: those that the hosts run."""
     versions = {images.base_of(host) for host in call.ctx.world.objects.values() if isinstance(host, HostSystem)}

@@ -8,6 +8,7 @@ from vsphere_simulator.rest import tasks
 from vsphere_simulator.rest.errors import ApiError, invalid, not_found
 from vsphere_simulator.rest.images import (
     CLUSTER,
+    READ,
     SERVICE,
     cluster_of,
     components,
@@ -26,7 +27,7 @@ if t.TYPE_CHECKING:
 _DRAFTS: t.Final = CLUSTER + "/software/drafts"
 _DRAFT: t.Final = _DRAFTS + "/{draft}"
 _COMPONENTS: t.Final = _DRAFT + "/software/components"
-_WRITE: t.Final = "VcIntegrity.lifecycleSettings.Write"
+_WRITE: t.Final = ("VcIntegrity.lifecycleSoftwareSpecification.Write",)
 _COMMIT: t.Final = 5.0
 """Simulated seconds that validating and committing take."""
 
@@ -43,7 +44,7 @@ def _metadata(draft: Draft) -> dict[str, t.Any]:
     return {"owner": draft.owner, "status": "VALID", "auto_generated": False}
 
 
-@operation("GET", _DRAFTS)
+@operation("GET", _DRAFTS, privileges=READ)
 def list_drafts(call: Call) -> dict[str, t.Any]:
     """The drafts of a cluster."""
     cluster = cluster_of(call)
@@ -51,7 +52,7 @@ def list_drafts(call: Call) -> dict[str, t.Any]:
     return {key: {"metadata": _metadata(one)} for key, one in found if one.cluster == cluster.moid}
 
 
-@operation("POST", _DRAFTS, status=201, privilege=_WRITE)
+@operation("POST", _DRAFTS, status=201, privileges=_WRITE)
 def create(call: Call) -> str:
     """Begin to edit the cluster's image; a user has one draft of a cluster at a time."""
     cluster, image = cluster_of(call), image_of(call)
@@ -65,14 +66,14 @@ def create(call: Call) -> str:
     return key
 
 
-@operation("GET", _DRAFT)
+@operation("GET", _DRAFT, privileges=READ)
 def get(call: Call) -> dict[str, t.Any]:
     """One draft."""
     draft = _draft(call)
     return {"metadata": _metadata(draft), "software": shown(call, draft.image)}
 
 
-@operation("DELETE", _DRAFT, status=204, privilege=_WRITE)
+@operation("DELETE", _DRAFT, status=204, privileges=_WRITE)
 def delete(call: Call) -> None:
     """Drop a draft."""
     _draft(call)
@@ -80,13 +81,13 @@ def delete(call: Call) -> None:
     call.saved()
 
 
-@operation("GET", _COMPONENTS)
+@operation("GET", _COMPONENTS, privileges=READ)
 def get_components(call: Call) -> dict[str, t.Any]:
     """The components of a draft."""
     return components(call, _draft(call).image)
 
 
-@operation("PATCH", _COMPONENTS, status=204, privilege=_WRITE)
+@operation("PATCH", _COMPONENTS, status=204, privileges=_WRITE)
 def change_components(call: Call) -> None:
     """Set and delete many components at once."""
     draft = _draft(call)
@@ -100,7 +101,7 @@ def change_components(call: Call) -> None:
     call.saved()
 
 
-@operation("GET", _COMPONENTS + "/{component}")
+@operation("GET", _COMPONENTS + "/{component}", privileges=READ)
 def get_component(call: Call) -> dict[str, t.Any]:
     """One component of a draft."""
     name, draft = call.path["component"], _draft(call)
@@ -109,7 +110,7 @@ def get_component(call: Call) -> dict[str, t.Any]:
     return shown_component(call, name, draft.image.components[name])
 
 
-@operation("PUT", _COMPONENTS + "/{component}", status=204, privilege=_WRITE)
+@operation("PUT", _COMPONENTS + "/{component}", status=204, privileges=_WRITE)
 def set_component(call: Call) -> None:
     """Have a component in a version; without one, the latest that a depot has."""
     name, draft = call.path["component"], _draft(call)
@@ -121,7 +122,7 @@ def set_component(call: Call) -> None:
     call.saved()
 
 
-@operation("DELETE", _COMPONENTS + "/{component}", status=204, privilege=_WRITE)
+@operation("DELETE", _COMPONENTS + "/{component}", status=204, privileges=_WRITE)
 def delete_component(call: Call) -> None:
     """No longer have a component."""
     name, draft = call.path["component"], _draft(call)
@@ -130,13 +131,13 @@ def delete_component(call: Call) -> None:
     call.saved()
 
 
-@operation("GET", _DRAFT + "/software/base-image")
+@operation("GET", _DRAFT + "/software/base-image", privileges=READ)
 def get_base(call: Call) -> dict[str, t.Any]:
     """The base image of a draft."""
     return t.cast("dict[str, t.Any]", shown(call, _draft(call).image)["base_image"])
 
 
-@operation("PUT", _DRAFT + "/software/base-image", status=204, privilege=_WRITE)
+@operation("PUT", _DRAFT + "/software/base-image", status=204, privileges=_WRITE)
 def set_base(call: Call) -> None:
     """Set the base image; the simulator's hosts keep theirs, so it must be what they run."""
     draft, version = _draft(call), call.field("version")
@@ -146,7 +147,7 @@ def set_base(call: Call) -> None:
     call.saved()
 
 
-@operation("POST", _DRAFT + "?action=validate&vmw-task=true", status=202)
+@operation("POST", _DRAFT + "?action=validate&vmw-task=true", status=202, privileges=READ)
 def validate(call: Call) -> str:
     """Say whether a draft could be committed."""
     draft = _draft(call)
@@ -159,7 +160,7 @@ def validate(call: Call) -> str:
     return tasks.start(call, cluster_of(call), f"{SERVICE}.drafts.validate", body)
 
 
-@operation("POST", _DRAFT + "?action=commit&vmw-task=true", status=202, privilege=_WRITE)
+@operation("POST", _DRAFT + "?action=commit&vmw-task=true", status=202, privileges=_WRITE)
 def commit(call: Call) -> str:
     """Make a draft the cluster's image; the result is the commit's id."""
     draft, cluster = _draft(call), cluster_of(call)

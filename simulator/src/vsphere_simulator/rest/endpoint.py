@@ -23,6 +23,8 @@ from vsphere_simulator.vmomi import vmodl
 if t.TYPE_CHECKING:
     from vsphere_simulator.dispatch import Dispatcher
     from vsphere_simulator.injection import FaultRule
+    from vsphere_simulator.kernel.sessions import Session
+    from vsphere_simulator.rest.operations import Operation
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +87,7 @@ class RestEndpoint:
         if session is not None:
             session.calls += 1
             self.world.sessions.touch(session)
-            if operation.privilege:
-                self.world.authorization.require(session, self.world.root, operation.privilege)
+            self._check_privileges(session, operation, values)
         body = await _body(request, old=old)
         call = Call(ctx, values, query, body, _basic(request))
         rule = self.dispatcher.rules.matching(operation.label, self._names(values))
@@ -108,6 +109,13 @@ class RestEndpoint:
         if ctx.session is not None and ctx.session is not session:
             self.dispatcher.counters.logins += 1
         return operation.status, result
+
+    def _check_privileges(self, session: Session, operation: Operation, values: dict[str, str]) -> None:
+        """Raise NoPermission for a privilege missing to execute the operation, or on the cluster it names."""
+        cluster = self.world.objects.get(values.get("cluster", ""))
+        for obj in (self.world.root, *([cluster] if cluster is not None else [])):
+            for privilege in operation.privileges:
+                self.world.authorization.require(session, obj, privilege)
 
     def _session(self, request: web.Request) -> t.Any:
         token = request.headers.get(HEADER) or request.cookies.get(HEADER)

@@ -20,8 +20,12 @@ if t.TYPE_CHECKING:
 
 CLUSTER: t.Final = "/api/esx/settings/clusters/{cluster}"
 SERVICE: t.Final = "com.vmware.esx.settings.clusters.software"
-_WRITE: t.Final = "VcIntegrity.lifecycleSettings.Write"
-_REMEDIATE: t.Final = "VcIntegrity.lifecycleSoftwareRemediation.Write"
+# As in the vSphere Automation API reference, esx/settings/clusters.
+READ: t.Final = ("VcIntegrity.lifecycleSoftwareSpecification.Read",)
+_ENABLED: t.Final = ("VcIntegrity.lifecycleSettings.Read",)
+_ENABLE: t.Final = ("VcIntegrity.lifecycleSettings.Write",)
+_CHECK_HOSTS: t.Final = ("VcIntegrity.lifecycleSoftwareRemediation.Read", "VcIntegrity.lifecycleHealth.Read")
+_APPLY: t.Final = ("VcIntegrity.lifecycleSoftwareRemediation.Write", "VcIntegrity.lifecycleHealth.Read")
 _CHECK: t.Final = 5.0
 """Simulated seconds that comparing a cluster with its image takes."""
 _AGAIN: t.Final = "Remove the cause, and remediate the host again."
@@ -58,13 +62,13 @@ def notifications(call: Call, errors: list[str], resolution: str = "") -> dict[s
     return {"errors": told} if told else {}
 
 
-@operation("GET", CLUSTER + "/enablement/software")
+@operation("GET", CLUSTER + "/enablement/software", privileges=_ENABLED)
 def enablement(call: Call) -> dict[str, bool]:
     """Whether the cluster is managed with an image."""
     return {"enabled": cluster_of(call).moid in call.site.images.of}
 
 
-@operation("PUT", CLUSTER + "/enablement/software?vmw-task=true", status=202, privilege=_WRITE)
+@operation("PUT", CLUSTER + "/enablement/software?vmw-task=true", status=202, privileges=_ENABLE)
 def enable(call: Call) -> str:
     """Manage the cluster with an image from now; there is no way back."""
     cluster = cluster_of(call)
@@ -111,19 +115,19 @@ def components(call: Call, image: Image) -> dict[str, t.Any]:
     return {name: shown_component(call, name, version) for name, version in sorted(image.components.items())}
 
 
-@operation("GET", CLUSTER + "/software")
+@operation("GET", CLUSTER + "/software", privileges=READ)
 def get(call: Call) -> dict[str, t.Any]:
     """The cluster's image."""
     return shown(call, image_of(call))
 
 
-@operation("GET", CLUSTER + "/software/components")
+@operation("GET", CLUSTER + "/software/components", privileges=READ)
 def get_components(call: Call) -> dict[str, t.Any]:
     """The components of the cluster's image."""
     return components(call, image_of(call))
 
 
-@operation("GET", CLUSTER + "/software/components/{component}")
+@operation("GET", CLUSTER + "/software/components/{component}", privileges=READ)
 def get_component(call: Call) -> dict[str, t.Any]:
     """One component of the cluster's image."""
     name, image = call.path["component"], image_of(call)
@@ -185,13 +189,13 @@ def _host_compliance(call: Call, host: HostSystem, image: Image) -> dict[str, t.
     }
 
 
-@operation("GET", CLUSTER + "/software/compliance")
+@operation("GET", CLUSTER + "/software/compliance", privileges=READ)
 def compliance(call: Call) -> dict[str, t.Any]:
     """How the hosts compare with the image."""
     return _compliance(call, image_of(call), _hosts(call))
 
 
-@operation("POST", CLUSTER + "/software?action=scan&vmw-task=true", status=202)
+@operation("POST", CLUSTER + "/software?action=scan&vmw-task=true", status=202, privileges=READ)
 def scan(call: Call) -> str:
     """Compare the hosts with the image; the result is the compliance."""
     image, hosts = image_of(call), list(cluster_of(call).hosts.values())
@@ -203,7 +207,7 @@ def scan(call: Call) -> str:
     return tasks.start(call, cluster_of(call), f"{SERVICE}.scan", body)
 
 
-@operation("POST", CLUSTER + "/software?action=check&vmw-task=true", status=202)
+@operation("POST", CLUSTER + "/software?action=check&vmw-task=true", status=202, privileges=_CHECK_HOSTS)
 def check(call: Call) -> str:
     """Say whether the image could be applied now."""
     image, hosts, cluster = image_of(call), _hosts(call), cluster_of(call)
@@ -244,7 +248,7 @@ def _ended(call: Call, start: dt.datetime, told: dict[str, t.Any]) -> dict[str, 
     return {"status": "ERROR" if told else "OK", **times, "notifications": told}
 
 
-@operation("POST", CLUSTER + "/software?action=apply&vmw-task=true", status=202, privilege=_REMEDIATE)
+@operation("POST", CLUSTER + "/software?action=apply&vmw-task=true", status=202, privileges=_APPLY)
 def apply(call: Call) -> str:
     """Bring the hosts to the image, one after the other; stops at the first that fails."""
     image, hosts, cluster = image_of(call), _hosts(call), cluster_of(call)

@@ -1,4 +1,4 @@
-"""What the REST endpoint can do: each call declares its verb, path, constant query and privilege."""
+"""What the REST endpoint can do: each call declares its verb, path, constant query and privileges."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class Operation:
     """Below the host, with `{…}` for identifiers."""
     query: dict[str, str]
     status: int
-    privilege: str
-    """Needed on the root folder; "" for none."""
+    privileges: tuple[str, ...]
+    """Needed on the root folder, and on the cluster of the path."""
     anonymous: bool
     function: Callable[[Call], t.Any]
 
@@ -82,7 +82,7 @@ OPERATIONS: t.Final[list[Operation]] = []
 
 
 def operation(
-    verb: str, path: str, *, status: int = 200, privilege: str = "", anonymous: bool = False
+    verb: str, path: str, *, status: int = 200, privileges: tuple[str, ...] = (), anonymous: bool = False
 ) -> Callable[[_F], _F]:
     """Register a function as the answer to a call; `path` may end with a constant query (`?action=x`).
 
@@ -92,7 +92,7 @@ def operation(
     query = dict(pair.split("=", 1) for pair in constants.split("&")) if constants else {}
 
     def register(function: _F) -> _F:
-        OPERATIONS.append(Operation(verb, bare, query, status, privilege, anonymous, function))
+        OPERATIONS.append(Operation(verb, bare, query, status, privileges, anonymous, function))
         return function
 
     return register

@@ -84,7 +84,7 @@ def _types(call: Call) -> list[str]:
     return sorted({kind.rpartition(":")[2] for kind in call.strings("associable_types")})
 
 
-@operation("POST", _CATEGORY, status=201, privilege="InventoryService.Tagging.CreateCategory")
+@operation("POST", _CATEGORY, status=201, privileges=("InventoryService.Tagging.CreateCategory",))
 def create_category(call: Call) -> str:
     """Make a category and return its id."""
     name = _name(call, {one.id: one.name for one in _tags(call).categories.values()})
@@ -96,7 +96,7 @@ def create_category(call: Call) -> str:
     return made.id
 
 
-@operation("PATCH", _CATEGORY + "/{category}", status=204, privilege="InventoryService.Tagging.EditCategory")
+@operation("PATCH", _CATEGORY + "/{category}", status=204, privileges=("InventoryService.Tagging.EditCategory",))
 def update_category(call: Call) -> None:
     """Change a category; its types can only grow, and MULTIPLE stays."""
     found = _category(call, call.path["category"])
@@ -112,7 +112,7 @@ def update_category(call: Call) -> None:
     call.saved()
 
 
-@operation("DELETE", _CATEGORY + "/{category}", status=204, privilege="InventoryService.Tagging.DeleteCategory")
+@operation("DELETE", _CATEGORY + "/{category}", status=204, privileges=("InventoryService.Tagging.DeleteCategory",))
 def delete_category(call: Call) -> None:
     """Delete a category with its tags."""
     found = _category(call, call.path["category"])
@@ -156,7 +156,7 @@ def _siblings(call: Call, category: str) -> dict[str, str]:
     return {tag.id: tag.name for tag in _tags(call).tags.values() if tag.category == category}
 
 
-@operation("POST", _TAG, status=201, privilege="InventoryService.Tagging.CreateTag")
+@operation("POST", _TAG, status=201, privileges=("InventoryService.Tagging.CreateTag",))
 def create_tag(call: Call) -> str:
     """Make a tag and return its id."""
     category = _category(call, call.field("category_id"))
@@ -167,7 +167,7 @@ def create_tag(call: Call) -> str:
     return made.id
 
 
-@operation("PATCH", _TAG + "/{tag}", status=204, privilege="InventoryService.Tagging.EditTag")
+@operation("PATCH", _TAG + "/{tag}", status=204, privileges=("InventoryService.Tagging.EditTag",))
 def update_tag(call: Call) -> None:
     """Change a tag's name and description."""
     found = _tag(call, call.path["tag"])
@@ -176,7 +176,7 @@ def update_tag(call: Call) -> None:
     call.saved()
 
 
-@operation("DELETE", _TAG + "/{tag}", status=204, privilege="InventoryService.Tagging.DeleteTag")
+@operation("DELETE", _TAG + "/{tag}", status=204, privileges=("InventoryService.Tagging.DeleteTag",))
 def delete_tag(call: Call) -> None:
     """Delete a tag, and take it off everything."""
     _tags(call).forget(_tag(call, call.path["tag"]).id)
