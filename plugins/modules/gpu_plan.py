@@ -22,7 +22,9 @@ options:
     choices: [site, expand, contract]
     default: site
   hosts:
-    description: Hosts that are to be in service.
+    description:
+      - Hosts that are to be in service. Only these get wanted machines; others of the vCenter do not, even if there is
+        room.
     type: list
     elements: dict
     default: []
@@ -44,13 +46,19 @@ options:
     type: str
     choices: [standalone, removed]
     default: standalone
-  managed:
+  pool_prefix:
     description:
-      - Shell patterns of the names of virtual machines that belong to the inventory. One that is not in O(vms), or is
-        on a retiring host, is to be deleted by a contraction. No other virtual machine ever is.
-    type: list
-    elements: str
-    default: []
+      - What the names of the pool's machines begin with; a number of two or more digits follows, from 01. One on
+        O(hosts) that is not in O(vms), or that is on a retiring host, is to be deleted by a contraction. Machines of
+        these names on other hosts are left alone. Without it no machine is the pool's.
+    type: str
+    default: ""
+  pool_sized:
+    description:
+      - Whether O(vms) says how large the pool is to be. If not, a contraction deletes machines of the pool on retiring
+        hosts only.
+    type: bool
+    default: true
   leaving:
     description:
       - Virtual machines that a contraction deletes with the retiring host that they are on. On another host they are
@@ -99,7 +107,8 @@ EXAMPLES = r"""
     password: "{{ vcenter_password }}"
     action: contract
     retiring: [esx-gpu-03.example.org]
-    managed: ["gpu-pool-*"]
+    pool_prefix: gpu-pool-
+    pool_sized: false
   register: plan
 
 - name: Show it
@@ -182,7 +191,8 @@ def argument_spec() -> Spec:
         },
         "retiring": {"type": "list", "elements": "str", "default": []},
         "leave_as": {"type": "str", "choices": ["standalone", "removed"], "default": "standalone"},
-        "managed": {"type": "list", "elements": "str", "default": []},
+        "pool_prefix": {"type": "str", "default": ""},
+        "pool_sized": {"type": "bool", "default": True},
         "leaving": {"type": "list", "elements": "str", "default": []},
         "host_changes": {"type": "dict", "default": {}},
         "prepared": {"type": "dict", "default": {}},

@@ -8,10 +8,12 @@ placement. What it adds is the order, the reasons, who is touched, and whether r
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
-import fnmatch
+import re
 import typing as t
 
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, VmFacts, assume_hosts
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership import (
     maintenance_owner,
@@ -78,18 +80,21 @@ def plan_fleet(facts: SiteFacts, params: Params) -> FleetPlan:
     joining = {item["name"]: item.get("cluster") for item in params["hosts"] if params["action"] != "contract"}
     facts = _prepared(facts, params["prepared"], joining, params["host_changes"])
     wanted = [item["name"] for item in params["vms"]]
-    removed = _removed(facts, params, retiring, wanted)
+    scope = _Scope(facts, frozenset(item["name"] for item in params["hosts"]), frozenset(retiring), params)
+    removed = _removed(facts, params, scope, wanted)
     left = {name: vm for name, vm in facts.vms.items() if name not in removed}
-    known = [name for name in retiring if name in facts.hosts]
-    options = {**params, "leave": known}
-    places = place_fleet(dataclasses.replace(facts, vms=left), options)
-    plan = FleetPlan([], problems, [], places, removed, {})
+    asked, refused = scope.asked()
+    problems += refused
+    places = _places(dataclasses.replace(facts, vms=left), params, scope, asked)
+    plan = FleetPlan([], problems, scope.left_alone(), places, removed, {})
+    if params["action"] != "expand" and not params["pool_sized"]:
+        plan.warnings.append(_UNSIZED)
     for name, cluster in joining.items():
         _host(plan, facts.hosts.get(name), name, cluster, params, facts)
     _removals(plan, facts, params, retiring, wanted)
     for name in retiring:
         _retire(plan, facts.hosts.get(name), name, left, params, places)
-    _vms(plan, facts, params)
+    _vms(plan, facts, params, scope)
     _capacity(plan, params)
     return plan
 
@@ -127,21 +132,108 @@ def _reboots(changes: t.Sequence[str] | None) -> bool:
     return any("reboot" in action for action in changes or ())
 
 
-def _managed(name: str, params: Params) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in params["managed"])
+def of_pool(name: str, prefix: str) -> bool:
+    """Whether the pool gives its machines such names: the prefix, and a number as the filter numbered writes it."""
+    number = name.removeprefix(prefix)
+    return bool(prefix) and number != name and re.fullmatch("0[1-9]|[1-9][0-9]+", number) is not None
 
 
-def _removed(facts: SiteFacts, params: Params, retiring: t.Sequence[str], wanted: t.Sequence[str]) -> list[str]:
-    """Machines of the inventory that it has no more, or whose host leaves; others' machines are never deleted."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Scope:
+    """The hosts that a run works on. Nothing is made, changed or deleted on any other."""
+
+    facts: SiteFacts
+    hosts: frozenset[str]
+    retiring: frozenset[str]
+    params: Params
+
+    def has(self, host: str | None) -> bool:
+        return host in self.hosts or host in self.retiring
+
+    def outside(self, item: t.Mapping[str, t.Any]) -> list[str]:
+        """Other hosts that could be thought of for a machine that finds no place."""
+        catalog = Catalog()
+        return sorted(
+            name
+            for name, host in self.facts.hosts.items()
+            if not self.has(name)
+            and item.get("cluster") in (None, "", host.cluster)
+            and (not item.get("gpus") or any(catalog.is_gpu(device) for device in host.devices))
+        )
+
+    def _elsewhere(self) -> list[VmFacts]:
+        wanted = {item["name"] for item in self.params["vms"]}
+        return [
+            vm
+            for name, vm in sorted(self.facts.vms.items())
+            if not vm.template
+            and not self.has(vm.host)
+            and (name in wanted or of_pool(name, self.params["pool_prefix"]))
+        ]
+
+    def left_alone(self) -> list[str]:
+        """A warning that names the machines of the pool's names that are on hosts of others."""
+        names = [f"{vm.name} (on {vm.host or 'an unknown host'})" for vm in self._elsewhere()]
+        return [f"{some_of(names, 10)}: left alone, as the host is {_OUTSIDE}."] if names else []
+
+    def asked(self) -> tuple[list[t.Mapping[str, t.Any]], list[Problem]]:
+        """The wanted machines that may be placed, and why others may not."""
+        elsewhere = {vm.name for vm in self._elsewhere()}
+        within = {self.facts.hosts[name].cluster for name in self.hosts if name in self.facts.hosts}
+        everywhere = {host.cluster for host in self.facts.hosts.values()}
+        asked, problems = [], []
+        for item in self.params["vms"]:
+            name, host, cluster = item["name"], item.get("host"), item.get("cluster")
+            if name in elsewhere:
+                continue
+            if host in self.facts.hosts and host not in self.hosts:
+                text = f"it wants {host}, and {host} is {_OUTSIDE}. {_WIDEN}"
+            elif cluster in everywhere and cluster not in within:
+                text = (
+                    f"no host of cluster {cluster} is in the inventory, or all are outside --limit."
+                    " Add one to the group esxi_gpu, or widen --limit."
+                )
+            else:
+                asked.append(item)
+                continue
+            problems.append(Problem("host_outside", name, text, "vms", kind="state"))
+        return asked, problems
+
+
+def _places(
+    facts: SiteFacts, params: Params, scope: _Scope, asked: collections.abc.Sequence[t.Mapping[str, t.Any]]
+) -> FleetPlaces:
+    """Places on the run's hosts. What runs on a retiring host may go to any other host of its cluster if need be."""
+    leave = [name for name in params["retiring"] if name in scope.retiring and name in facts.hosts]
+    inside = {name: host for name, host in facts.hosts.items() if scope.has(name)}
+
+    def place(hosts: t.Mapping[str, HostFacts], vms: t.Sequence[t.Mapping[str, t.Any]]) -> FleetPlaces:
+        return place_fleet(dataclasses.replace(facts, hosts=hosts), {**params, "vms": vms, "leave": leave})
+
+    places = place(inside, asked)
+    names = {item["name"] for item in asked}
+    clusters = {facts.hosts[name].cluster for name in leave}
+    near = {
+        name: host for name, host in facts.hosts.items() if name in inside or clusters & {host.cluster, None}
+    }  # what is in no cluster may go anywhere
+    if len(near) == len(inside) or all(refusal.vm in names for refusal in places.result.refused):
+        return places
+    found = {step.vm: step.host for step in places.result.placements}
+    return place(near, [{**item, "host": found.get(item["name"], item.get("host"))} for item in asked])
+
+
+def _removed(facts: SiteFacts, params: Params, scope: _Scope, wanted: t.Sequence[str]) -> list[str]:
+    """Machines of the pool that it has no more, or whose host leaves; others' machines are never deleted."""
     if params["action"] == "expand":
         return []
-    return sorted(vm.name for vm in facts.vms.values() if not vm.template and _goes(vm, params, retiring, wanted))
+    return sorted(vm.name for vm in facts.vms.values() if not vm.template and _goes(vm, params, scope, wanted))
 
 
-def _goes(vm: VmFacts, params: Params, retiring: t.Sequence[str], wanted: t.Sequence[str]) -> bool:
-    if vm.host in retiring:
-        return _managed(vm.name, params) or vm.name in params["leaving"]
-    return _managed(vm.name, params) and vm.name not in wanted
+def _goes(vm: VmFacts, params: Params, scope: _Scope, wanted: t.Sequence[str]) -> bool:
+    pool = of_pool(vm.name, params["pool_prefix"])
+    if vm.host in scope.retiring:
+        return pool or vm.name in params["leaving"]
+    return pool and params["pool_sized"] and vm.host in scope.hosts and vm.name not in wanted
 
 
 def _host(
@@ -231,9 +323,9 @@ def _leaves(vm: str, to: str | None, bound: bool) -> str:
     return f"{vm} to {to}" if to else f"{vm} has no place"
 
 
-def _vms(plan: FleetPlan, facts: SiteFacts, params: Params) -> None:
+def _vms(plan: FleetPlan, facts: SiteFacts, params: Params, scope: _Scope) -> None:
     """Moves that make room, then wanted machines in their order of powering on."""
-    wanted = {item["name"] for item in params["vms"]}
+    wanted = {item["name"]: item for item in params["vms"]}
     plan.where |= plan.places.staying
     for move in plan.places.result.moves:
         plan.steps.append(
@@ -249,6 +341,10 @@ def _vms(plan: FleetPlan, facts: SiteFacts, params: Params) -> None:
     for step in plan.places.result.placements:
         if step.vm not in wanted:
             continue
+        if step.host not in scope.hosts:
+            text = f"it finds room on {step.host} only, which is {_OUTSIDE}. {_WIDEN}"
+            plan.problems.append(Problem("host_outside", step.vm, text, "vms", kind="state"))
+            continue
         plan.where[step.vm] = step.host
         there = facts.vms.get(step.vm) if step.vm not in plan.removed else None
         needs: tuple[str, ...] = (f"{step.vm} deleted",) if step.vm in plan.removed else ()
@@ -259,8 +355,15 @@ def _vms(plan: FleetPlan, facts: SiteFacts, params: Params) -> None:
         plan.steps.append(Step("add" if there is None else "change", step.vm, what, reason, (step.vm,), needs=needs))
     for name, entry in plan.places.plans.items():
         if entry.problems:
-            plan.problems += entry.problems
+            others = scope.outside(wanted[name]) if name in wanted else []
+            plan.problems += [_not_considered(problem, others) for problem in entry.problems]
             plan.where.pop(name, None)
+
+
+def _not_considered(problem: Problem, others: t.Sequence[str]) -> Problem:
+    if problem.kind != "state" or not others:
+        return problem
+    return dataclasses.replace(problem, msg=f"{problem.msg} Not considered: {some_of(others)}: {_OUTSIDE}.")
 
 
 def _capacity(plan: FleetPlan, params: Params) -> None:
@@ -275,6 +378,12 @@ def _capacity(plan: FleetPlan, params: Params) -> None:
         plan.problems[:] = [problem for problem in plan.problems if problem not in ours]
 
 
+_OUTSIDE = "not in the inventory, or outside --limit"
+_WIDEN = "Add it to the group esxi_gpu, or widen --limit."
+_UNSIZED = (
+    "gpu_fleet_pool_size is not set: the pool's size stays as it is, but for machines on retiring hosts: they are"
+    " deleted, and not made anew."
+)
 _BY_HAND = "an operator who moves it, the playbooks do not"
 _LOSSES = frozenset(
     {
@@ -289,6 +398,7 @@ _LOSSES = frozenset(
         "no_such_gpu",
         "spare_host",
         "no_host",
+        "host_outside",
     }
 )
 

@@ -14,7 +14,7 @@ ONE, TWO = "esx-001.lab", "esx-002.lab"
 
 def pool(count: int) -> list[dict[str, Any]]:
     gpus = [{"mode": "dynamic", "id": V100}]
-    return [{"name": f"pool-{number}", "gpus": gpus, "memory_mb": 16384} for number in range(1, count + 1)]
+    return [{"name": f"pool-{number:02d}", "gpus": gpus, "memory_mb": 16384} for number in range(1, count + 1)]
 
 
 def running(name: str, host: str) -> dict[str, Any]:
@@ -28,12 +28,12 @@ def actions(result: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def test_expansion_prepares_places_and_then_has_nothing_to_do(start_vcenter: StartVcenter) -> None:
-    model = gpu_fleet(2, vms=[running("pool-1", ONE)])
+    model = gpu_fleet(2, vms=[running("pool-01", ONE)])
     vcenter = start_vcenter(model)
     hosts = [{"name": ONE, "cluster": "gpu"}, {"name": TWO, "cluster": "gpu"}]
     plan = vcenter.ok("gpu_plan", action="expand", hosts=hosts, vms=pool(3))
-    assert actions(plan) == [("add", "pool-2"), ("add", "pool-3")]
-    assert plan["where"]["pool-1"] == ONE
+    assert actions(plan) == [("add", "pool-02"), ("add", "pool-03")]
+    assert plan["where"]["pool-01"] == ONE
     assert sorted(plan["where"].values()).count(ONE) <= 2
     assert "clone to esx-002.lab with 0000:" in plan["table"]
     assert plan["clusters"] == ["gpu"]
@@ -42,7 +42,7 @@ def test_expansion_prepares_places_and_then_has_nothing_to_do(start_vcenter: Sta
     assert again["steps"] == []
     assert "nothing to do" in again["table"]
     full = vcenter.fails("gpu_plan", action="expand", hosts=hosts, vms=pool(5))
-    assert full["failure"] == {"code": "gpus_taken", "object": "pool-5", "fault": None}
+    assert full["failure"] == {"code": "gpus_taken", "object": "pool-05", "fault": None}
     assert "In the way" in full["table"]
 
 
@@ -60,35 +60,37 @@ def test_a_plan_counts_with_hosts_as_they_are_going_to_be(start_vcenter: StartVc
         host_changes={ONE: [*change["objects"][ONE]["actions"], "reboot host"]},
         prepared=change["predicted"]["hosts"],
     )
-    assert actions(plan) == [("add", ONE), ("change", ONE), ("add", "pool-1")]
+    assert actions(plan) == [("add", ONE), ("change", ONE), ("add", "pool-01")]
     assert plan["steps"][1]["needs"] == [f"{ONE} in cluster new"]
     assert plan["steps"][2]["needs"] == [f"{ONE} prepared"]
 
 
 def test_contraction_names_who_moves_who_goes_and_what_work_would_be_lost(start_vcenter: StartVcenter) -> None:
-    vms = [running("pool-1", ONE), running("pool-2", TWO), machine("theirs", TWO, power="on")]
+    vms = [running("pool-01", ONE), running("pool-02", TWO), machine("theirs", TWO, power="on")]
     vcenter = start_vcenter(gpu_fleet(2, vms=vms))
-    task: dict[str, Any] = {"action": "contract", "hosts": [{"name": ONE}], "retiring": [TWO], "managed": ["pool-*"]}
+    task: dict[str, Any] = {"action": "contract", "hosts": [{"name": ONE}], "retiring": [TWO], "pool_prefix": "pool-"}
     plan = vcenter.ok("gpu_plan", vms=pool(1), **task)
-    assert actions(plan) == [("remove", "pool-2"), ("drain", TWO), ("remove", TWO)]
-    assert plan["removed"] == ["pool-2"]
+    assert actions(plan) == [("remove", "pool-02"), ("drain", TWO), ("remove", TWO)]
+    assert plan["removed"] == ["pool-02"]
     assert plan["steps"][1]["vms"] == ["theirs"]
     assert f"theirs to {ONE}" in plan["steps"][1]["what"]
     assert plan["moves"] == {"theirs": ONE}
-    assert plan["steps"][1]["needs"] == ["pool-2 deleted"]
+    assert plan["steps"][1]["needs"] == ["pool-02 deleted"]
     bound = vcenter.fails("gpu_plan", action="contract", hosts=[{"name": TWO}], retiring=[ONE])
     assert bound["failure"]["code"] == "vms_in_the_way"
-    assert "pool-1 cannot migrate" in bound["table"]
+    assert "pool-01 cannot migrate" in bound["table"]
     # The retiring host's own machines may go with it; one of that name on another host may not.
-    own = vcenter.ok("gpu_plan", action="contract", hosts=[{"name": TWO}], retiring=[ONE], leaving=["pool-1", "pool-2"])
-    assert own["removed"] == ["pool-1"]
-    assert actions(own) == [("remove", "pool-1"), ("drain", ONE), ("remove", ONE)]
+    own = vcenter.ok(
+        "gpu_plan", action="contract", hosts=[{"name": TWO}], retiring=[ONE], leaving=["pool-01", "pool-02"]
+    )
+    assert own["removed"] == ["pool-01"]
+    assert actions(own) == [("remove", "pool-01"), ("drain", ONE), ("remove", ONE)]
     lost = vcenter.fails("gpu_plan", vms=pool(3), **task)
     assert lost["failure"]["code"] == "gpus_taken"
-    busy = vcenter.fails("gpu_plan", vms=pool(1), jobs={"pool-2": ["4711 (ann)"]}, **task)
+    busy = vcenter.fails("gpu_plan", vms=pool(1), jobs={"pool-02": ["4711 (ann)"]}, **task)
     assert busy["failure"]["code"] == "jobs_running"
     assert "4711 (ann)" in busy["msg"]
-    told = vcenter.ok("gpu_plan", vms=pool(1), jobs={"pool-2": ["4711 (ann)"]}, allow_capacity_loss=True, **task)
+    told = vcenter.ok("gpu_plan", vms=pool(1), jobs={"pool-02": ["4711 (ann)"]}, allow_capacity_loss=True, **task)
     assert any("4711" in text for text in told["warnings_of_plan"])
     both = vcenter.fails("gpu_plan", hosts=[{"name": ONE}], retiring=[ONE])
     assert both["failure"]["code"] == "invalid_input"

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import pytest
 import yaml
 from lab import Lab, Run, kill_hard
 from pyVim.task import WaitForTask
@@ -104,8 +106,20 @@ def test_the_pool_grows_with_a_host_and_shrinks_with_it(lab: Lab) -> None:
     assert locks(lab) == []
 
 
-def test_what_becomes_of_a_retiring_host_s_machines_is_one_of_two(lab: Lab) -> None:
+@pytest.mark.parametrize(
+    ("variables", "text"),
+    [
+        ({"gpu_fleet_own_vms": "burn"}, "value of gpu_fleet_own_vms must be one of: keep, delete, got: burn"),
+        ({"gpu_fleet_pool_size": "six"}, "gpu_fleet_pool_size"),
+        ({"gpu_fleet_pool_size": -1}, "gpu_fleet_pool_size is -1: it must be a whole number from 0."),
+    ],
+    ids=["fate", "word", "below nothing"],
+)
+def test_a_variable_that_is_nonsense_is_refused_before_anything_is_planned(
+    lab: Lab, variables: dict[str, Any], text: str
+) -> None:
     lab.start()
-    refused = lab.playbook(*run(lab, "contract", "-e", "gpu_fleet_own_vms=burn", size=0, retiring=(TWO,)))
+    refused = lab.playbook(*run(lab, "contract", "-e", json.dumps(variables), size=0, retiring=(TWO,)))
     assert refused.returncode == 2
-    assert "gpu_fleet_own_vms is burn: it must be keep or delete." in refused.output
+    assert text in " ".join(refused.output.split())
+    assert "Show the plan" not in refused.output

@@ -1,17 +1,18 @@
 # Copyright: the gpuops.vsphere contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A plan for hosts that an interrupted run has left half prepared."""
+"""Plans of growing and shrinking: what is deleted, who goes where, and hosts that a run has left half prepared."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, Intent
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_plan import FleetPlan, plan_fleet
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, Intent, VmFacts
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_plan import FleetPlan, plan_fleet, table
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.site import Capacity, SiteFacts
 from ansible_collections.gpuops.vsphere.plugins.modules import gpu_plan
-from gpu_builders import SLOTS, V100, gpu, host
+from gpu_builders import SLOTS, V100, gpu, host, vgpu, vm
 
 GONE = Intent("killed", "maintenance", "2026-01-01T00:00:00Z", boot_time="2026-01-01T00:00:00.000000Z")
 
@@ -73,3 +74,132 @@ def test_a_host_that_a_killed_run_took_out_of_its_cluster_is_handed_over(esx: Ho
     plan = plan_fleet(SiteFacts({"esx": esx}, {}, {"esx": Capacity(2**20, 128)}, {}), params)
     assert plan.problems == []
     assert [step.action for step in plan.steps] == steps
+
+
+def fleet(*vms: VmFacts, hosts: tuple[HostFacts, ...] = ()) -> SiteFacts:
+    """A site of hosts that know their machines; `b` and `z` are hosts of others."""
+    found = hosts or (host("a"), host("b"), host("z", cluster="theirs"), host("old"))
+    with_vms = {
+        item.name: dataclasses.replace(
+            item,
+            vm_names=tuple(one.name for one in vms if one.host == item.name),
+            powered_on_vms=tuple(one.name for one in vms if one.host == item.name and one.power == "poweredOn"),
+        )
+        for item in found
+    }
+    capacity = {item.name: Capacity(2**20, 128) for item in found}
+    return SiteFacts(with_vms, {one.name: one for one in vms}, capacity, {})
+
+
+def plan_of(facts: SiteFacts, **params: Any) -> FleetPlan:
+    now = {name: one.cluster for name, one in facts.hosts.items()}
+    plan = defaults() | {"pool_prefix": "gpu-pool-", "hosts": [{"name": "a"}], "clusters_now": now} | params
+    return plan_fleet(facts, plan)
+
+
+def steps(plan: FleetPlan) -> list[tuple[str, str]]:
+    return [(step.action, step.object) for step in plan.steps]
+
+
+def want(name: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "gpus": [{"mode": "dynamic", "id": V100, "count": "1"}], "memory_mb": 4096, **more}
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "deleted"),
+    [
+        ("gpu-pool-05", "a", True),
+        ("gpu-pool-100", "a", True),
+        ("gpu-pool-05", "old", True),
+        ("gpu-pool-05", "z", False),
+        ("gpu-pool-05", "b", False),
+        ("gpu-pool-05", None, False),
+        ("gpu-pool-01-debug-ann", "a", False),
+        ("gpu-pool-01-debug-ann", "old", False),
+        ("gpu-pool-5", "a", False),
+        ("gpu-pool-005", "a", False),
+        ("gpu-pool-00", "a", False),
+        ("gpu-pool-05\n", "a", False),
+        ("GPU-POOL-05", "a", False),
+        ("my-gpu-pool-05", "a", False),
+    ],
+)
+@pytest.mark.parametrize("action", ["contract", "site"])
+def test_only_machines_of_exactly_the_pool_s_names_on_hosts_of_the_run_are_deleted(
+    action: str, name: str, where: str | None, deleted: bool
+) -> None:
+    plan = plan_of(fleet(vm(name, host=where)), action=action, retiring=["old"])
+    assert plan.removed == ([name] if deleted else [])
+
+
+def test_a_prefix_is_no_pattern_and_none_names_no_machine() -> None:
+    facts = fleet(vm("gpuxpool-05", host="a"), vm("05", host="a"))
+    assert plan_of(facts, action="contract", pool_prefix="gpu.pool-").removed == []
+    assert plan_of(facts, action="contract", pool_prefix="").removed == []
+
+
+def test_machines_of_the_pool_s_names_elsewhere_are_left_alone_and_that_is_said() -> None:
+    vms = (vm("gpu-pool-01", host="z", power="poweredOn"), vm("gpu-pool-05", host="b"))
+    plan = plan_of(fleet(*vms), action="contract", vms=[want("gpu-pool-01")])
+    assert steps(plan) == []
+    assert plan.where == {}
+    text = (
+        "gpu-pool-01 (on z), gpu-pool-05 (on b): left alone, as the host is not in the inventory, or outside --limit."
+    )
+    assert text in plan.warnings
+    assert text in table(plan)
+
+
+@pytest.mark.parametrize(("retiring", "removed"), [((), []), (("old",), ["gpu-pool-02"])])
+def test_a_pool_whose_size_nobody_says_stays_as_it_is(retiring: tuple[str, ...], removed: list[str]) -> None:
+    facts = fleet(vm("gpu-pool-01", host="a"), vm("gpu-pool-02", host="old"))
+    plan = plan_of(facts, action="contract", pool_sized=False, retiring=list(retiring))
+    assert plan.removed == removed
+    assert any("gpu_fleet_pool_size is not set: the pool's size stays as it is" in text for text in plan.warnings)
+    assert not any("gpu_fleet_pool_size" in text for text in plan_of(facts, action="contract").warnings)
+
+
+ROOMY = (host("b", gpu(SLOTS[0])), host("z", gpu(SLOTS[0]), cluster="theirs"))
+
+
+def test_a_wanted_machine_goes_to_hosts_of_the_run_only() -> None:
+    facts = fleet(hosts=(host("a", gpu(SLOTS[0])), *ROOMY))
+    plan = plan_of(facts, action="expand", vms=[want(f"gpu-pool-0{number}") for number in (1, 2)])
+    assert plan.where == {"gpu-pool-01": "a"}
+    [problem] = plan.problems
+    assert problem.object == "gpu-pool-02"
+    assert "b, z: not in the inventory, or outside --limit" in problem.msg
+
+
+@pytest.mark.parametrize(
+    ("item", "text"),
+    [
+        ({"host": "b"}, "b is not in the inventory, or outside --limit"),
+        ({"cluster": "theirs"}, "no host of cluster theirs is in the inventory, or all are outside --limit"),
+        ({"cluster": "nowhere"}, "there is no cluster nowhere"),
+    ],
+)
+def test_a_place_outside_of_the_run_is_refused(item: dict[str, Any], text: str) -> None:
+    facts = fleet(hosts=(host("a", gpu(SLOTS[0])), *ROOMY))
+    plan = plan_of(facts, action="expand", vms=[want("gpu-pool-01", **item)])
+    assert plan.where == {}
+    assert [problem.object for problem in plan.problems] == ["gpu-pool-01"]
+    assert text in plan.problems[0].msg
+
+
+@pytest.mark.parametrize("allow", [False, True])
+def test_what_runs_on_a_retiring_host_may_migrate_to_a_host_outside_and_a_wanted_one_may_not(allow: bool) -> None:
+    part = vgpu("grid_v100d-8q")
+    vms = (vm("theirs", host="old", power="poweredOn"), vm("gpu-pool-01", part, host="old"))
+    facts = fleet(*vms, hosts=(host("a"), host("b", gpu(SLOTS[0])), host("old")))
+    plan = plan_of(
+        facts,
+        action="contract",
+        retiring=["old"],
+        hosts=[],
+        vms=[want("gpu-pool-01")],
+        allow_capacity_loss=allow,
+    )
+    assert plan.moves["theirs"] in ("a", "b")
+    assert plan.where == {}
+    assert [problem.object for problem in plan.problems] == ([] if allow else ["gpu-pool-01"])
