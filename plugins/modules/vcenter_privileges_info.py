@@ -205,7 +205,8 @@ def prepare(module: AnsibleModule) -> None:
 def read(client: Client, params: Params) -> Facts:
     wanted = uses(params["jobs"])
     found = read_inventory(client, vms=any(use.vms or use.templates for use in wanted))
-    asked = questions(wanted, found.inventory)
+    # What this vCenter's version does not know nobody can have, and nothing asks for it.
+    asked = [one for one in questions(wanted, found.inventory) if one.privilege in found.privileges]
     return Facts(asked, read_held(client, asked, found), found.session.userName)
 
 

@@ -6,7 +6,7 @@ Sources: the vSphere Web Services API reference, which names for each method its
 registry, which carries the same (`info.privId`). `ReconfigVM_Task` and `CloneVM_Task` check several, by what changes.
 For cluster images the vSphere Automation API reference, which says of each operation what executing it requires, and
 that the same is required on the cluster it names: esx/settings/depots/offline, depot-content/components,
-clusters/{cluster}/software and its drafts.
+clusters/{cluster}/software and its drafts; and vSphere Security 8.0, Lifecycle Manager General privileges, for tasks.
 """
 
 from __future__ import annotations
@@ -125,6 +125,7 @@ MODULES: dict[str, tuple[Need, ...]] = {
             "GET depot-content/components",
         ),
         _image("lifecycleSettings.Write", "POST depots/offline"),
+        _image("lifecycleGeneral.Read", "GET /api/cis/tasks"),
         _image("lifecycleSoftwareRemediation.Read", f"POST {_SOFTWARE}?action=check"),
         _image("lifecycleSoftwareRemediation.Write", f"POST {_SOFTWARE}?action=apply"),
         _image("lifecycleHealth.Read", f"POST {_SOFTWARE}?action=check", f"POST {_SOFTWARE}?action=apply"),

@@ -31,6 +31,8 @@ class Found:
     refs: t.Mapping[str, t.Any]
     """By id."""
     session: t.Any
+    privileges: frozenset[str]
+    """Those that this vCenter knows."""
 
 
 def read_inventory(client: Client, *, vms: bool) -> Found:
@@ -48,6 +50,7 @@ def read_inventory(client: Client, *, vms: bool) -> Found:
         paths(vim.Network, "name"),
         paths(vim.CustomFieldsManager, "field"),
         paths(vim.SessionManager, "currentSession"),
+        paths(vim.AuthorizationManager, "privilegeList"),
         *([paths(vim.VirtualMachine, "name")] if vms else []),
     ]
     rows = retrieve(
@@ -56,12 +59,19 @@ def read_inventory(client: Client, *, vms: bool) -> Found:
             all_of(client, vim.ManagedEntity),
             start(content.customFieldsManager),
             start(content.sessionManager),
+            start(content.authorizationManager),
         ],
         wanted,
     )
     session = next(row.props["currentSession"] for row in rows if "currentSession" in row.props)
+    known = next(row.props["privilegeList"] for row in rows if "privilegeList" in row.props)
     root = content.rootFolder
-    return Found(_inventory(rows, root._moId), {root._moId: root, **{row.moid: row.ref for row in rows}}, session)
+    return Found(
+        _inventory(rows, root._moId),
+        {root._moId: root, **{row.moid: row.ref for row in rows}},
+        session,
+        frozenset(one.privId for one in known),
+    )
 
 
 def _inventory(rows: t.Sequence[Row], root: str) -> Inventory:

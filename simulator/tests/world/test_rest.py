@@ -276,6 +276,7 @@ SETTINGS, SOFTWARE = "/api/esx/settings", "/api/esx/settings/clusters/{cluster}/
 IMAGE_CALLS = [
     ("GET", SETTINGS + "/depots/offline", (LOOK,)),
     ("GET", SETTINGS + "/depots/offline/1", (LOOK,)),
+    ("GET", SETTINGS + "/depots/offline/1/content", (LOOK,)),
     ("POST", SETTINGS + "/depots/offline?vmw-task=true", (IMPORT,)),
     ("DELETE", SETTINGS + "/depots/offline/1?vmw-task=true", ("VcIntegrity.lifecycleDepots.Delete",)),
     ("GET", SETTINGS + "/depot-content/components", (LOOK,)),
@@ -298,6 +299,8 @@ IMAGE_CALLS = [
     ("PUT", SOFTWARE + "/drafts/1/software/base-image", (WRITE,)),
     ("POST", SOFTWARE + "/drafts", (WRITE,)),
     ("DELETE", SOFTWARE + "/drafts/1", (WRITE,)),
+    ("POST", SOFTWARE + "?action=scan&vmw-task=true", (READ,)),
+    ("POST", SOFTWARE + "/drafts/1?action=validate&vmw-task=true", (READ,)),
     ("POST", SOFTWARE + "?action=check&vmw-task=true", (CHECK, HEALTH)),
     ("POST", SOFTWARE + "?action=apply&vmw-task=true", (APPLY, HEALTH)),
 ]
@@ -318,6 +321,27 @@ def test_calls_about_images_ask_for_the_privileges_of_the_api_reference(rest: Re
             assert f"Privilege {lacking} is missing" in error["messages"][0]["default_message"], path
         manager.UpdateAuthorizationRole(role, "Imager", list(needed))
         assert imager(verb, path.format(cluster=cluster), {})[0] not in (403, 500), path
+
+
+def test_tasks_about_images_are_shown_to_those_who_may_read_them(rest: Rest) -> None:
+    manager = rest.server.client.content.authorizationManager
+    role = next(one.roleId for one in manager.roleList if one.name == "Imager")
+    manager.UpdateAuthorizationRole(role, "Imager", [IMPORT])
+    imager = Rest(rest.server, "imager@lab", "imaging")
+    spec = {"source_type": "PULL", "location": DEPOT}
+    task = imager.ok("POST", SETTINGS + "/depots/offline?vmw-task=true", spec)
+    for path in (f"/api/cis/tasks/{task}", f"/api/cis/tasks?tasks={task}"):
+        status, error = imager("GET", path)
+        assert status == 403
+        assert "Privilege VcIntegrity.lifecycleGeneral.Read is missing" in error["messages"][0]["default_message"]
+    assert imager.ok("GET", "/api/cis/tasks?tasks=none") == {}
+    manager.UpdateAuthorizationRole(role, "Imager", ["VcIntegrity.lifecycleGeneral.Read"])
+    assert imager.ok("GET", f"/api/cis/tasks/{task}")["operation"] == "create"
+
+
+def test_a_vcenter_before_7_knows_no_privileges_about_images(serve: t.Callable[..., t.Any]) -> None:
+    manager = serve(MODEL.replace("datacenter", "api_version: 6.7.3\ndatacenter")).client.content.authorizationManager
+    assert not [one.privId for one in manager.privilegeList if "lifecycle" in one.privId]
 
 
 def test_what_is_granted_on_the_root_folder_alone_is_missing_on_the_cluster(rest: Rest) -> None:
@@ -347,6 +371,15 @@ def test_an_image_with_what_no_depot_has_is_not_committed(rest: Rest) -> None:
     assert rest.ok("GET", path) == {}
     rest.ok("DELETE", f"{cluster}/software/drafts/{draft}")
     assert rest("GET", f"{cluster}/software/drafts/{draft}")[0] == 404
+
+
+def test_what_an_imported_bundle_holds(rest: Rest) -> None:
+    import_driver(rest)
+    (depot,) = rest.ok("GET", "/api/esx/settings/depots/offline")
+    vendors = rest.ok("GET", f"/api/esx/settings/depots/offline/{depot}/content")["metadata_bundles"]
+    (bundle,) = vendors["NVIDIA"]
+    assert bundle["independent_components"][DRIVER]["versions"] == [{"version": "16.4", "display_version": "16.4"}]
+    assert rest("GET", "/api/esx/settings/depots/offline/none/content")[0] == 404
 
 
 def test_a_bundle_that_is_nowhere_fails_its_task(rest: Rest) -> None:

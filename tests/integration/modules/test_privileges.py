@@ -126,7 +126,7 @@ IMAGE = tuple(
     f"VcIntegrity.lifecycle{it}"
     for it in (
         "Settings.Read", "Settings.Write", "SoftwareSpecification.Read", "SoftwareSpecification.Write",
-        "SoftwareRemediation.Read", "SoftwareRemediation.Write", "Health.Read",
+        "General.Read", "SoftwareRemediation.Read", "SoftwareRemediation.Write", "Health.Read",
     )  # the import first: once it is done, nobody needs it
 )  # fmt: skip
 
@@ -350,6 +350,27 @@ def test_the_role_is_made_brought_up_to_date_and_left_alone(vcenter: Vcenter) ->
     with vcenter_connection(vcenter) as content:
         role = next(role for role in content.authorizationManager.roleList if role.name == "gpuops")
     assert set(role.privilege) == {*needed(["power"]), *ALWAYS}
+
+
+def test_what_an_older_vcenter_does_not_know_is_left_out_and_named(tmp_path: Path) -> None:
+    running = launch(tmp_path / "vcenter", model(1) | {"api_version": "6.7.3"})
+    try:
+        made = running.ok("vcenter_role", jobs=["driver"])
+        assert set(made["unknown"]) == {*IMAGE}
+        assert set(made["privileges"]) == set(needed(["driver"])) - {*IMAGE}
+        assert made["objects"]["gpuops"]["warnings"] == [
+            f"This vCenter does not know the privileges {', '.join(sorted(IMAGE))} (for esxi_driver): the role goes "
+            "without them. Later versions have them."
+        ]
+        again = running.ok("vcenter_role", jobs=["driver"])
+        assert again["changed"] is False
+        lacking = running.ok("vcenter_privileges_info", jobs=[{"name": "driver"}], object_errors="report")
+        assert lacking["missing"] == []
+        robot = {"username": USER, "password": PASSWORD}
+        asked = running.ok("vcenter_privileges_info", jobs=[{"name": "driver"}], object_errors="report", **robot)
+        assert {one["privilege"] for one in asked["missing"]} == set(made["privileges"])
+    finally:
+        running.stop()
 
 
 def test_the_page_shows_the_table() -> None:

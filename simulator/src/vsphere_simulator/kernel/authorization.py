@@ -35,14 +35,19 @@ _FURTHER: t.Final = frozenset(
     "InventoryService.Tagging.CreateTag", "InventoryService.Tagging.DeleteCategory",
     "InventoryService.Tagging.DeleteTag", "InventoryService.Tagging.EditCategory", "InventoryService.Tagging.EditTag",
     "Network.Config", "Resource.DeletePool", "Resource.HotMigrate", "Resource.RenamePool",
-    "VcIntegrity.lifecycleDepots.Delete", "VcIntegrity.lifecycleHealth.Read", "VcIntegrity.lifecycleSettings.Read",
-    "VcIntegrity.lifecycleSettings.Write", "VcIntegrity.lifecycleSoftwareRemediation.Read",
-    "VcIntegrity.lifecycleSoftwareRemediation.Write", "VcIntegrity.lifecycleSoftwareSpecification.Read",
-    "VcIntegrity.lifecycleSoftwareSpecification.Write", "VirtualMachine.Inventory.CreateFromExisting",
-    "VirtualMachine.Inventory.Delete", "VirtualMachine.Inventory.Move", "VirtualMachine.Provisioning.Clone",
-    "VirtualMachine.Provisioning.CloneTemplate", "VirtualMachine.Provisioning.DeployTemplate",
+    "VirtualMachine.Inventory.CreateFromExisting", "VirtualMachine.Inventory.Delete", "VirtualMachine.Inventory.Move",
+    "VirtualMachine.Provisioning.Clone", "VirtualMachine.Provisioning.CloneTemplate",
+    "VirtualMachine.Provisioning.DeployTemplate",
 }  # fmt: skip
 """Privileges that a vCenter has and its API's registry does not name: of calls that check several, and of REST."""
+_IMAGES: t.Final = frozenset(
+    f"VcIntegrity.lifecycle{name}"
+    for name in (
+        "Depots.Delete", "General.Read", "Health.Read", "Settings.Read", "Settings.Write", "SoftwareRemediation.Read",
+        "SoftwareRemediation.Write", "SoftwareSpecification.Read", "SoftwareSpecification.Write",
+    )
+)  # fmt: skip
+"""Privileges about cluster images, which came with vSphere 7."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,6 +95,8 @@ class Authorization:
         self._permissions: dict[str, dict[str, Permission]] = {}
         self.asked: collections.Counter[str] = collections.Counter()
         """Privileges that calls asked for, by which tests see that a role has none too many."""
+        self.has_images = True
+        """Whether this vCenter's version knows of cluster images."""
 
     def add_role(self, name: str, privileges: Iterable[str]) -> Role:
         """Define a role; what every role holds is included."""
@@ -260,7 +267,7 @@ class Authorization:
     def known_privileges(self) -> frozenset[str]:
         """Return the privileges that the API's registry or a role names."""
         of_roles = (role.privileges for role in self.roles.values() if role.privileges is not None)
-        return (_registry_privileges() | _FURTHER).union(*of_roles)
+        return (_registry_privileges() | _FURTHER | (_IMAGES if self.has_images else frozenset())).union(*of_roles)
 
     def role_on(self, user: str, obj: ManagedObject | None) -> Role | None:
         """Return the role a user has on an object: the nearest permission on the way to the root."""

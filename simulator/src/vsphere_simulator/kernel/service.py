@@ -113,4 +113,6 @@ def install_services(world: World, about: t.Any | None = None) -> ServiceInstanc
     world.content["authorizationManager"] = world.add(AuthorizationManager(world, "AuthorizationManager"))
     world.content["eventManager"] = world.add(EventManager(world, "EventManager"))
     world.content["taskManager"] = world.add(TaskManager(world, "TaskManager"))
-    return world.add(ServiceInstance(world, "ServiceInstance", about or about_info()))
+    about = about or about_info()
+    world.authorization.has_images = int(about.apiVersion.partition(".")[0]) >= 7
+    return world.add(ServiceInstance(world, "ServiceInstance", about))

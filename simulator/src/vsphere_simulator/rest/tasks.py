@@ -80,7 +80,9 @@ def _info(task: Task) -> dict[str, t.Any]:
 @operation("GET", "/api/cis/tasks/{task}")
 def get(call: Call) -> dict[str, t.Any]:
     """One task."""
-    return _info(_task(call))
+    task = _task(call)
+    _check_privilege(call, task)
+    return _info(task)
 
 
 @operation("GET", "/api/cis/tasks")
@@ -89,7 +91,20 @@ def list_tasks(call: Call) -> dict[str, t.Any]:
     wanted = call.query.get("tasks")
     recent = [task for task in call.ctx.world.tasks.recent() if isinstance(task, Task) and task.extra is not None]
     found = {f"{task.moid}:{task.extra.service}": task for task in recent}
-    return {key: _info(task) for key, task in found.items() if wanted is None or key in wanted}
+    shown = {key: task for key, task in found.items() if wanted is None or key in wanted}
+    for task in shown.values():
+        _check_privilege(call, task)
+    return {key: _info(task) for key, task in shown.items()}
+
+
+def _check_privilege(call: Call, task: Task) -> None:
+    """Raise NoPermission for a task of vLCM that the user may not read.
+
+    vSphere Security, Lifecycle Manager General privileges: Read is required to get task information.
+    """
+    if task.extra is not None and task.extra.service.startswith("com.vmware.esx.settings"):
+        world = call.ctx.world
+        world.authorization.require(call.ctx.session, world.root, "VcIntegrity.lifecycleGeneral.Read")
 
 
 @operation("POST", "/api/cis/tasks/{task}?action=cancel", status=204)
