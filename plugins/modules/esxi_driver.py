@@ -49,9 +49,11 @@ options:
         type: str
       package:
         description:
-          - Shell pattern for the name of the package or component. Case is ignored.
-        type: str
-        default: NVD-*
+          - Shell patterns for the name of the package or component. Case is ignored.
+          - The default knows the host drivers of all releases. The GPU management daemon is never taken for the driver.
+        type: list
+        elements: str
+        default: [NVD-VGPU*, NVD-AIE*, NVD-VMware*, NVIDIA-VMware*, NVIDIA-vGPU*, NVIDIA-AIE*]
       method:
         description:
           - V(image) by the cluster's image, V(patch) as a host patch from a URL.
@@ -200,6 +202,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, predicted_host
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.host_driver import (
+    PACKAGES,
     DriverWish,
     DriverWork,
     Software,
@@ -239,7 +242,7 @@ def argument_spec() -> Spec:
     host: Spec = {
         "name": {"type": "str", "required": True},
         **{key: {"type": "str"} for key in ("version", "bundle", "checksum")},
-        "package": {"type": "str", "default": "NVD-*"},
+        "package": {"type": "list", "elements": "str", "default": list(PACKAGES)},
         "method": {"type": "str", "choices": ["auto", "image", "patch", "esxcli"], "default": "auto"},
         "guest_drivers": {"type": "list", "elements": "str", "default": []},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -260,6 +263,8 @@ def prepare(module: AnsibleModule) -> None:
         seen.add(name)
         if host["state"] == "present" and not host["version"]:
             mistakes.append(f"{name}: version is missing; write it as NVIDIA does, for example 535.154.02")
+        if not host["package"]:
+            mistakes.append(f"{name}: package is empty; leave it out for the names that NVIDIA uses")
         if host["checksum"] and not re.fullmatch(r"sha256:[0-9a-fA-F]{64}", host["checksum"]):
             mistakes.append(f"{name}: checksum must be sha256: and 64 hex digits, as `sha256sum` prints them")
     if mistakes:
@@ -280,7 +285,7 @@ def wishes(params: Params) -> list[DriverWish]:
             host["name"],
             host["version"] if host["state"] == "present" else None,
             host["bundle"],
-            host["package"],
+            tuple(host["package"]),
             None if host["method"] == "auto" else host["method"],
             tuple(host["guest_drivers"]),
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import re
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.driver_triangle import check_triangle
@@ -29,6 +30,9 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.versions import
 Method = t.Literal["image", "patch", "esxcli"]
 Action = t.Literal["install", "upgrade", "downgrade", "replace", "remove"]
 
+PACKAGES: t.Final = ("NVD-VGPU*", "NVD-AIE*", "NVD-VMware*", "NVIDIA-VMware*", "NVIDIA-vGPU*", "NVIDIA-AIE*")
+"""How NVIDIA names the host driver: NVD-… since release 15, NVIDIA-… before (VIBs and components)."""
+_DAEMON = re.compile(r"nvd-?gpu-?mgmt-?daemon", re.IGNORECASE)
 _COMPONENTS_SINCE = 7
 """ESXi 7 takes software as components; before, only VIBs."""
 
@@ -65,8 +69,8 @@ class DriverWish:
     """As NVIDIA writes it (`535.154.02`), or with the build suffix; None for no driver at all."""
     bundle: str | None = None
     """URL of the offline bundle, or its path on the host."""
-    package: str = "NVD-*"
-    """Shell pattern for the name of the package or component."""
+    packages: tuple[str, ...] = PACKAGES
+    """Shell patterns for the name of the package or component."""
     method: Method | None = None
     """None chooses by what the cluster has."""
     guest_drivers: tuple[str, ...] = ()
@@ -82,7 +86,7 @@ class DriverWork:
     installed: tuple[Package, ...]
     version: str | None
     bundle: str | None
-    package: str
+    packages: tuple[str, ...]
     image: ClusterImage | None = None
     image_changes: bool = False
     """The cluster's image must change first."""
@@ -109,9 +113,14 @@ class Software:
     """By name of the cluster; absent for one that is managed without an image."""
 
 
-def is_driver(name: str, pattern: str) -> bool:
-    """Whether a package or component is the driver."""
-    return fnmatch.fnmatchcase(name.lower(), pattern.lower())
+def is_driver(name: str, patterns: t.Sequence[str]) -> bool:
+    """Whether a package or component is the driver. The GPU management daemon never is, however wide the pattern."""
+    return not is_daemon(name) and any(fnmatch.fnmatchcase(name.lower(), pattern.lower()) for pattern in patterns)
+
+
+def is_daemon(name: str) -> bool:
+    """Whether a package (`nvdgpumgmtdaemon`) or component (`nvd-gpu-mgmt-daemon`) is NVIDIA's GPU management daemon."""
+    return _DAEMON.search(name) is not None
 
 
 def plan_driver(
@@ -154,7 +163,7 @@ def _plan_host(host: HostFacts, wish: DriverWish, software: Software, outside: s
     packages = software.packages.get(host.name, ())
     if isinstance(packages, Problem):
         return DriverPlan(ObjectPlan(host.name, problems=(packages,), notes=_notes(host, None, ())))
-    installed = tuple(package for package in packages if is_driver(package.name, wish.package))
+    installed = tuple(package for package in packages if is_driver(package.name, wish.packages))
     image = software.images.get(host.cluster or "")
     if wish.method == "image" and image is None:
         return _failed(
@@ -168,7 +177,7 @@ def _plan_host(host: HostFacts, wish: DriverWish, software: Software, outside: s
     if mismatches:
         return DriverPlan(ObjectPlan(host.name, problems=mismatches, notes=_notes(host, None, installed)))
     action = _action(installed, wish.version)
-    in_image = {name: v for name, v in (image.components if image else {}).items() if is_driver(name, wish.package)}
+    in_image = {name: v for name, v in (image.components if image else {}).items() if is_driver(name, wish.packages)}
     method = wish.method or _method(wish, image)
     image_changes = method == "image" and not _fits(list(in_image.values()), wish.version)
     if action is None and not image_changes:
@@ -182,7 +191,7 @@ def _plan_host(host: HostFacts, wish: DriverWish, software: Software, outside: s
         installed,
         wish.version,
         wish.bundle,
-        wish.package,
+        wish.packages,
         image if method == "image" else None,
         image_changes,
         _commands(host, wish, installed, action) if method == "esxcli" and action is not None else (),

@@ -7,12 +7,21 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.host_driver import ClusterImage, is_driver
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.driver_triangle import check_manager
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.host_driver import (
+    ClusterImage,
+    is_daemon,
+    is_driver,
+)
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.versions import matches
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere import convert
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import all_of, paths, retrieve
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import GpuOpsError, OperationFailedError
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import (
+    BadAnswerError,
+    GpuOpsError,
+    OperationFailedError,
+)
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.rest import Rest
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import Bounds, TaskOutcome
@@ -31,12 +40,14 @@ class ImageChange:
     """The driver that a cluster's image shall have."""
 
     image: ClusterImage
-    pattern: str
-    """Shell pattern for the component's name."""
+    patterns: tuple[str, ...]
+    """Shell patterns for the component's name."""
     version: str | None
     """None for no driver at all."""
     bundle: str | None
     """None where the vCenter's depots have it already."""
+    esxi: str | None = None
+    """Version of the hosts that the image is for."""
 
 
 def read_images(client: Client, rest: Rest, clusters: t.Collection[str]) -> dict[str, ClusterImage]:
@@ -66,13 +77,12 @@ def change_image(rest: Rest, cluster: str, change: ImageChange, bounds: Bounds) 
     """
     doing = f"change the image of cluster {cluster}"
     wanted = dict(change.image.components)
-    for name in [name for name in wanted if is_driver(name, change.pattern)]:
+    for name in [name for name in wanted if is_driver(name, change.patterns)]:
         del wanted[name]
     if change.version is not None:
         if change.bundle is not None:
             _import(rest, change.bundle, bounds)
-        name, version = _offered(rest, change, cluster)
-        wanted[name] = version
+        wanted |= _offered(rest, change, cluster)
     for attempt in range(_DRAFTS_LOST, -1, -1):
         try:
             _commit(rest, cluster, change, wanted, bounds, doing)
@@ -164,22 +174,66 @@ def _import(rest: Rest, bundle: str, bounds: Bounds) -> None:
     rest.finish(task, timeout=bounds.left, doing=doing)
 
 
-def _offered(rest: Rest, change: ImageChange, cluster: str) -> tuple[str, str]:
-    """Name and exact version of the component that the depots have for the wanted version."""
-    seen = []
-    for component in rest.get("/api/esx/settings/depot-content/components"):
-        if is_driver(component["name"], change.pattern):
-            for version in component["versions"]:
-                seen.append(version["version"])
-                if matches(str(change.version), version["version"]):
-                    return component["name"], version["version"]
-    raise OperationFailedError(
-        f"cluster {cluster}: the bundle {change.bundle} holds no component {change.pattern} of version "
-        f"{change.version}; the vCenter's depots have {', '.join(sorted(set(seen))) or 'none'}. Correct the version, "
-        "or the bundle.",
-        code="version_not_in_bundle",
-        object=cluster,
+def _offered(rest: Rest, change: ImageChange, cluster: str) -> dict[str, str]:
+    """The component for the wanted version, and the management daemon that comes with it; exact versions by name."""
+    own = _content(rest, change.bundle) if change.bundle is not None else None
+    drivers = [one for one in (_all_components(rest) if own is None else own) if is_driver(one[0], change.patterns)]
+    fit = [
+        (name, version)
+        for name, version in drivers
+        if matches(str(change.version), version)
+        and (change.esxi is None or check_manager(change.esxi, version) is None)
+    ]
+    where = "the vCenter's depots have" if own is None else f"the bundle {change.bundle} has"
+    if not fit:
+        raise OperationFailedError(
+            f"cluster {cluster}: no component {', '.join(change.patterns)} of version {change.version} for ESXi "
+            f"{change.esxi} is offered; {where} {_listed(drivers) or 'none'}. Correct the version, or the bundle.",
+            code="version_not_in_bundle",
+            object=cluster,
+        )
+    if len(fit) > 1:
+        raise OperationFailedError(
+            f"cluster {cluster}: more than one component is the driver {change.version}; {where} {_listed(fit)}. Set "
+            "package to the name of the one wanted, or the version with its build suffix.",
+            code="component_ambiguous",
+            object=cluster,
+        )
+    daemons = [one for one in own or () if is_daemon(one[0])]
+    return dict([*fit, *(daemons if len(daemons) == 1 else ())])
+
+
+def _content(rest: Rest, bundle: str) -> list[tuple[str, str]] | None:
+    """Name and version of each component of an imported bundle; None where a vCenter before 7.0 U3 does not tell."""
+    depots = rest.get(_OFFLINE)
+    depot = next((key for key, one in depots.items() if one.get("location") == bundle), None)
+    if depot is None:
+        return None
+    try:
+        content = rest.get(_OFFLINE + "/{depot}/content", depot=depot)
+    except (BadAnswerError, OperationFailedError) as error:
+        if error.code not in ("not_a_vcenter", "not_found"):
+            raise
+        return None
+    return sorted(
+        {
+            (name, version["version"])
+            for vendor in content["metadata_bundles"].values()
+            for part in vendor
+            for name, component in (part.get("independent_components") or {}).items()
+            for version in component["versions"]
+        }
     )
+
+
+def _all_components(rest: Rest) -> list[tuple[str, str]]:
+    """Name and version of each component that any of the vCenter's depots has."""
+    found = rest.get("/api/esx/settings/depot-content/components")
+    return sorted({(component["name"], version["version"]) for component in found for version in component["versions"]})
+
+
+def _listed(components: t.Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in components)
 
 
 def _draft(rest: Rest, cluster: str, change: ImageChange, doing: str) -> tuple[str, bool]:
@@ -189,7 +243,7 @@ def _draft(rest: Rest, cluster: str, change: ImageChange, doing: str) -> tuple[s
         if draft["metadata"]["owner"].lower() != rest.username.lower():
             continue
         shown = _versions(rest.get(_DRAFTS + "/{draft}/software/components", cluster=moid, draft=key))
-        if _others(shown, change.pattern) != _others(change.image.components, change.pattern):
+        if _others(shown, change.patterns) != _others(change.image.components, change.patterns):
             raise OperationFailedError(
                 f"cluster {cluster}: {rest.username} has a draft of the image with edits of its own (draft {key}). "
                 "Commit or discard it in vSphere Lifecycle Manager, then run again.",
@@ -200,8 +254,10 @@ def _draft(rest: Rest, cluster: str, change: ImageChange, doing: str) -> tuple[s
     return str(rest.call("POST", _DRAFTS, doing=doing, cluster=moid)), True
 
 
-def _others(components: t.Mapping[str, str], pattern: str) -> dict[str, str]:
-    return {name: version for name, version in components.items() if not is_driver(name, pattern)}
+def _others(components: t.Mapping[str, str], patterns: t.Sequence[str]) -> dict[str, str]:
+    return {
+        name: version for name, version in components.items() if not is_driver(name, patterns) and not is_daemon(name)
+    }
 
 
 def _refused(check: t.Any, cluster: str) -> dict[str, str]:

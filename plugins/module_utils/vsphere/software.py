@@ -176,14 +176,14 @@ def _scanned(name: str, work: DriverWork, outcome: TaskOutcome) -> TaskOutcome:
     for status in getattr(outcome.result, "status", None) or ():
         _vendor, _bootbank, rest = str(status.id).partition("_bootbank_")
         package, _underscore, version = rest.rpartition("_")
-        if is_driver(package, work.package):
+        if is_driver(package, work.packages):
             versions.append(version)
     if any(matches(str(work.version), version) for version in versions):
         return TaskOutcome()
     other = f", but {', '.join(versions)}" if versions else ""
     return TaskOutcome(
         error=OperationFailedError(
-            f"{name}: the bundle {work.bundle} holds no {work.package} of version {work.version}"
+            f"{name}: the bundle {work.bundle} holds no {', '.join(work.packages)} of version {work.version}"
             f"{other}. Nothing was installed. Correct the version, or the bundle.",
             code="version_not_in_bundle",
             object=name,
@@ -202,7 +202,9 @@ def _image(rest: Rest, hosts: Hosts, work: Work, bounds: Bounds) -> dict[str, Ta
             continue
         try:
             if first.image_changes:
-                change_image(rest, cluster, ImageChange(image, first.package, first.version, first.bundle), bounds)
+                esxi = hosts[names[0]].version
+                change = ImageChange(image, first.packages, first.version, first.bundle, esxi)
+                change_image(rest, cluster, change, bounds)
         except GpuOpsError as error:
             outcomes |= {name: TaskOutcome(error=error) for name in names}
             continue

@@ -67,7 +67,7 @@ def site(*, image: bool) -> dict[str, Any]:
 
 def converge(vcenter: Vcenter, host: str, *, image: bool) -> bool:
     """The order of work of vgpu_host.yml for one host. True if anything changed."""
-    wish = {"name": host, "version": NEW, "bundle": URL, "package": "NVD-*", "method": "auto", "state": "present"}
+    wish = {"name": host, "version": NEW, "bundle": URL, "package": ["NVD-*"], "method": "auto", "state": "present"}
     driver = {"hosts": [{**wish, "checksum": None, "guest_drivers": []}]}
     settings = {"name": host, "default_type": "sharedDirect", "assignment_policy": None, "devices": []}
     graphics = {"hosts": [{**settings, "missing": None, "restart_services": None}]}

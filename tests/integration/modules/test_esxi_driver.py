@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import json
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -193,6 +194,91 @@ def test_a_draft_of_an_interrupted_run_is_taken_up_and_somebody_s_is_not(start_v
     assert vcenter.host(ONE)["intent"]["boot_time"] is None
     vcenter.ok("esxi_driver", hosts=wanted())
     assert vcenter.counts()["requests"][f"POST {CLUSTER}/drafts"] == 1
+
+
+VGPU, AIE, DAEMON = "NVD-VGPU-800", "NVD-AIE-800", "nvd-gpu-mgmt-daemon"
+R16, BUILD = "535.154.02", "-1OEM.800.1.0.20613240"
+OFFERED = {
+    "vgpu": [{"name": VGPU, "version": R16 + BUILD, "vgpu_manager": "16.3"}],
+    "aie": [{"name": AIE, "version": R16 + BUILD, "vgpu_manager": "16.3"}],
+    "both": [{"name": name, "version": R16 + BUILD, "vgpu_manager": "16.3"} for name in (AIE, VGPU)],
+    "esxi": [
+        {"name": f"NVD-VGPU-{esxi}", "version": f"{R16}-1OEM.{esxi}.0.0.1", "vgpu_manager": "16.3"}
+        for esxi in ("702", "800")
+    ],
+    "daemon": [
+        {"name": VGPU, "version": R16 + BUILD, "vgpu_manager": "16.3"},
+        {"name": DAEMON, "version": f"{R16}-0.0.0000"},
+    ],
+}
+
+
+def depot(name: str) -> str:
+    return f"https://depot.lab/{name}.zip"
+
+
+@pytest.mark.parametrize(
+    ("imported", "asked", "expected"),
+    [
+        pytest.param(["aie"], {"bundle": "vgpu"}, {VGPU: R16 + BUILD}, id="the bundle's own"),
+        pytest.param(["vgpu"], {}, {VGPU: R16 + BUILD}, id="what is imported"),
+        pytest.param(["aie", "vgpu"], {"package": ["NVD-VGPU*"]}, {VGPU: R16 + BUILD}, id="by name"),
+        pytest.param([], {"bundle": "both", "package": AIE}, {AIE: R16 + BUILD}, id="by a name that is no list"),
+        pytest.param([], {"bundle": "esxi"}, {VGPU: f"{R16}-1OEM.800.0.0.1"}, id="for the hosts' ESXi"),
+        pytest.param(
+            [], {"bundle": "daemon"}, {VGPU: R16 + BUILD, DAEMON: f"{R16}-0.0.0000"}, id="along with the daemon"
+        ),
+        pytest.param(["aie", "vgpu"], {}, "component_ambiguous", id="two of that version"),
+        pytest.param([], {"bundle": "both"}, "component_ambiguous", id="two in the bundle"),
+        pytest.param(["aie"], {"bundle": "vgpu", "version": "535.161.05"}, "version_not_in_bundle", id="not in it"),
+        pytest.param(["daemon"], {"package": [DAEMON]}, "version_not_in_bundle", id="the daemon is no driver"),
+    ],
+)
+def test_which_component_the_image_gets(
+    start_vcenter: StartVcenter, imported: list[str], asked: dict[str, Any], expected: dict[str, str] | str
+) -> None:
+    model = site(1, image=True)
+    model["depots"] = {depot(name): offered for name, offered in OFFERED.items()}
+    vcenter = start_vcenter(model)
+    vcenter.ok("esxi_maintenance", hosts=[ONE], state="entered")
+    for name in imported:
+        vcenter.fails("esxi_driver", hosts=[{"name": ONE, "version": "535.1", "bundle": depot(name)}])
+    wish = {"name": ONE, "version": R16} | asked
+    if "bundle" in wish:
+        wish["bundle"] = depot(wish["bundle"])
+    if isinstance(expected, str):
+        failed = vcenter.fails("esxi_driver", hosts=[wish])
+        assert failed["failure"]["code"] == expected
+        listed = (AIE, VGPU) if expected == "component_ambiguous" else ()
+        assert all(f"{name} {R16}{BUILD}" in failed["msg"] for name in listed)
+        return
+    vcenter.ok("esxi_driver", hosts=[wish])
+    assert vcenter.ok("esxi_driver", hosts=[wish])["changed"] is False
+    (image,) = json.loads(vcenter.settled_state())["images"]["of"].values()
+    assert image["components"] == expected
+
+
+def test_the_daemon_of_an_image_stays_when_the_driver_changes_or_goes(start_vcenter: StartVcenter) -> None:
+    model = site(1, image=True)
+    model["depots"] = {depot(name): offered for name, offered in OFFERED.items()}
+    vcenter = start_vcenter(model)
+    vcenter.ok("esxi_maintenance", hosts=[ONE], state="entered")
+    for wish in (
+        {"version": R16, "bundle": depot("daemon")},
+        {"version": R16, "bundle": depot("aie"), "package": ["NVD-AIE*"]},
+        {"state": "absent", "package": ["NVD-*"]},
+    ):
+        vcenter.ok("esxi_driver", hosts=[{"name": ONE, **wish}])
+    (image,) = json.loads(vcenter.settled_state())["images"]["of"].values()
+    assert image["components"] == {DAEMON: f"{R16}-0.0.0000"}
+
+
+def test_a_vcenter_that_does_not_tell_what_a_bundle_holds_is_asked_for_all(start_vcenter: StartVcenter) -> None:
+    missing = {"type": "vim.fault.NotFound", "message": "No such path."}
+    content = {"method": "GET /api/esx/settings/depots/offline/{depot}/content", "fault": missing}
+    vcenter = start_vcenter(site(1, image=True), faults=[content])
+    vcenter.ok("esxi_maintenance", hosts=[ONE], state="entered")
+    assert vcenter.ok("esxi_driver", hosts=wanted())["changed"]
 
 
 def test_a_draft_that_is_gone_meanwhile_is_made_anew(start_vcenter: StartVcenter) -> None:

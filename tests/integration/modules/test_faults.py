@@ -36,7 +36,7 @@ QUICK = {"maintenance": 1, "boot": 2, "migrate": 1, "power_on": 1, "power_off": 
 VERSION, DEPOT = "17.1", "https://depot.lab/vgpu-17.1.zip"
 AWAY = {"devices": [dict.fromkeys(("address", "class", "name")) | {"id": V100}], "enabled": False}
 SHARED = {"default_type": "sharedDirect", "devices": []} | dict.fromkeys(("assignment_policy", "restart_services"))
-DRIVER = {"state": "present", "version": VERSION, "bundle": DEPOT, "method": "patch", "package": "NVD-*"}
+DRIVER = {"state": "present", "version": VERSION, "bundle": DEPOT, "method": "patch", "package": ["NVD-*"]}
 
 # What is asked for at a stage, and the call of the vCenter's that it is about.
 STAGES: dict[str, tuple[Any, dict[str, Any], str]] = {

@@ -69,7 +69,7 @@ def graphics(n: int, **more: Any) -> dict[str, Any]:
 
 def driver(n: int) -> dict[str, Any]:
     one = {"name": host(n), "state": "present", "version": VERSION, "bundle": DEPOT, "method": "patch"}
-    return {"hosts": [one | dict.fromkeys(("checksum",)) | {"package": "NVD-*", "guest_drivers": []}]}
+    return {"hosts": [one | dict.fromkeys(("checksum",)) | {"package": ["NVD-*"], "guest_drivers": []}]}
 
 
 def cluster_image(n: int) -> dict[str, Any]:

@@ -62,6 +62,22 @@ def get_offline(call: Call) -> dict[str, t.Any]:
     return _depot(call.site.images.depots[depot])
 
 
+@operation("GET", _OFFLINE + "/{depot}/content", privileges=_READ)
+def get_content(call: Call) -> dict[str, t.Any]:
+    """What one imported bundle holds: components of their own, by the vendor of their metadata."""
+    depot = call.path["depot"]
+    if depot not in call.site.images.depots:
+        raise not_found("depot", depot)
+    vendors: dict[str, list[dict[str, t.Any]]] = {}
+    for package in call.site.depots.get(call.site.images.depots[depot], ()):
+        part = {"file_name": "metadata.zip", "base_images": [], "addons": {}, "solutions": {}, "hardware_support": {}}
+        (bundle,) = vendors.setdefault(package.vendor, [part | {"independent_components": {}, "updates": {}}])
+        entry = {"display_name": package.summary or package.name, "versions": []}
+        versions = bundle["independent_components"].setdefault(package.name, entry)["versions"]
+        versions.append({"version": package.version, "display_version": package.version})
+    return {"metadata_bundles": vendors}
+
+
 def _depot(url: str) -> dict[str, t.Any]:
     return {"source_type": "PULL", "location": url, "description": "", "owner": ""}
 

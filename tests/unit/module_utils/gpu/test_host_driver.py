@@ -8,11 +8,13 @@ import typing as t
 import pytest
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, Intent
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.host_driver import (
+    PACKAGES,
     ClusterImage,
     DriverPlan,
     DriverWish,
     Package,
     Software,
+    is_driver,
     plan_driver,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Problem
@@ -39,6 +41,38 @@ def plan(
 ) -> DriverPlan:
     images = {"gpu": ClusterImage("domain-c1", image)} if image is not None else {}
     return plan_driver({"esx": facts}, [wish], Software(installed(now), images), **more)["esx"]
+
+
+@pytest.mark.parametrize("patterns", [PACKAGES, ("NVD-*", "nvidia-*", "nvdgpu*")], ids=["default", "wide"])
+@pytest.mark.parametrize(
+    ("name", "driver"),
+    [
+        ("NVD-VMware_ESXi_8.0.0_Driver", True),
+        ("NVD-AIE_ESXi_8.0.0_Driver", True),
+        ("NVD-VGPU-800", True),
+        ("nvd-aie-800", True),
+        ("NVIDIA-VMware_ESXi_7.0.2_Driver", True),
+        ("NVIDIA-VMware_ESXi_6.7_Host_Driver", True),
+        ("NVIDIA-vGPU-VMware_ESXi_6.5_Host_Driver", True),
+        ("NVIDIA-AIE_ESXi_7.0.2_Driver", True),
+        ("nvd-gpu-mgmt-daemon", False),
+        ("nvdgpumgmtdaemon", False),
+        ("NVD-GPU-MGMT-Daemon", False),
+        ("nvme-pcie", False),
+    ],
+)
+def test_the_host_drivers_of_all_releases_are_known_and_the_daemon_is_none(
+    name: str, driver: bool, patterns: tuple[str, ...]
+) -> None:
+    assert is_driver(name, patterns) is driver
+
+
+def test_the_manager_of_an_older_release_is_removed_and_the_daemon_stays() -> None:
+    old = Package("NVIDIA-VMware_ESXi_7.0.2_Driver", "510.73.06-1OEM.702.0.0.17630552", "NVIDIA")
+    daemon = Package("nvdgpumgmtdaemon", "510.73.06-1OEM.700.1.0.15843807", "NVD")
+    wish = DriverWish("esx", None, method="esxcli")
+    found = plan_driver({"esx": in_maintenance(version="7.0.3")}, [wish], Software({"esx": (old, daemon)}))["esx"]
+    assert found.plan.notes["commands"] == [f"esxcli software vib remove -n {old.name}"]
 
 
 @pytest.mark.parametrize(
