@@ -277,7 +277,6 @@ IMAGE_CALLS = [
     ("GET", SETTINGS + "/depots/offline", (LOOK,)),
     ("GET", SETTINGS + "/depots/offline/1", (LOOK,)),
     ("GET", SETTINGS + "/depots/offline/1/content", (LOOK,)),
-    ("GET", SETTINGS + "/depots/offline/1/content", (LOOK,)),
     ("POST", SETTINGS + "/depots/offline?vmw-task=true", (IMPORT,)),
     ("DELETE", SETTINGS + "/depots/offline/1?vmw-task=true", ("VcIntegrity.lifecycleDepots.Delete",)),
     ("GET", SETTINGS + "/depot-content/components", (LOOK,)),
@@ -372,15 +371,6 @@ def test_an_image_with_what_no_depot_has_is_not_committed(rest: Rest) -> None:
     assert rest.ok("GET", path) == {}
     rest.ok("DELETE", f"{cluster}/software/drafts/{draft}")
     assert rest("GET", f"{cluster}/software/drafts/{draft}")[0] == 404
-
-
-def test_what_an_imported_bundle_holds(rest: Rest) -> None:
-    import_driver(rest)
-    (depot,) = rest.ok("GET", "/api/esx/settings/depots/offline")
-    vendors = rest.ok("GET", f"/api/esx/settings/depots/offline/{depot}/content")["metadata_bundles"]
-    (bundle,) = vendors["NVIDIA"]
-    assert bundle["independent_components"][DRIVER]["versions"] == [{"version": "16.4", "display_version": "16.4"}]
-    assert rest("GET", "/api/esx/settings/depots/offline/none/content")[0] == 404
 
 
 def test_what_an_imported_bundle_holds(rest: Rest) -> None:
