@@ -11,17 +11,35 @@ version_added: "0.1.0"
 author:
   - The gpuops.vsphere contributors (@gpuops)
 description:
-  - Takes the lock of a cluster, so that two operators do not expand or contract it at once, or gives it back.
+  - Takes the lock of a cluster, so that two operators do not work on its hosts at once, or gives it back.
   - The lock is a folder C(gpuops-lock-<cluster>-<generation>) at the top of the vCenter's inventory. Its custom
     attribute C(gpuops.lock) says who holds it, since when and until when.
-  - A lock whose time is over, or whose process on this machine is gone, is taken over with the next generation. Of any
-    number of contenders exactly one gets it.
+  - A lock whose process on this machine is gone is taken over with the next generation; one whose process runs is not,
+    however old it is. A lock of another machine is taken over when its time is over. Of any number of contenders
+    exactly one gets it.
 options:
   clusters:
-    description: Names of the clusters. Their locks are taken in the order of their names, all or none.
+    description:
+      - Names of the clusters. Their locks are taken in the order of their names, all or none.
+      - With O(state=released) and neither this nor O(hosts), all locks of this run are given back.
     type: list
     elements: str
-    required: true
+    default: []
+  hosts:
+    description:
+      - Names of hosts whose clusters are meant, too. A host outside of clusters has a lock of its own, by its name.
+      - Hosts that the vCenter does not have are ignored.
+    type: list
+    elements: str
+    default: []
+  kept:
+    description:
+      - Clusters whose locks this run has taken before, with O(state=held). They are prolonged.
+      - One that is not this run's any more is lost, even if nobody has it now; the module fails then instead of
+        taking it anew, because what was planned under the lock may not hold any more.
+    type: list
+    elements: str
+    default: []
   state:
     description: Whether the locks are to be held by this run.
     type: str
@@ -36,11 +54,13 @@ options:
     description: Who holds it, as others are told. The default is the user and the machine that run Ansible.
     type: str
   lifetime:
-    description: After so many seconds without being prolonged the lock may be taken over.
+    description:
+      - After so many seconds without being prolonged other machines may take the lock over.
+      - A lock is prolonged once half of it has passed; to do so, run the module again.
     type: int
     default: 14400
   force:
-    description: With O(state=released), break the locks of others, too.
+    description: With O(state=released) and O(clusters) or O(hosts), break the locks of others, too.
     type: bool
     default: false
   holder_pid:
@@ -64,6 +84,20 @@ EXAMPLES = r"""
     username: "{{ vcenter_username }}"
     password: "{{ vcenter_password }}"
     clusters: [gpu]
+
+- name: Nobody else may work on the clusters of these hosts for now
+  gpuops.vsphere.gpu_lock:
+    hostname: vcenter.example.org
+    username: "{{ vcenter_username }}"
+    password: "{{ vcenter_password }}"
+    hosts: [esx-gpu-01.example.org, esx-gpu-02.example.org]
+
+- name: Give back all locks of this run
+  gpuops.vsphere.gpu_lock:
+    hostname: vcenter.example.org
+    username: "{{ vcenter_username }}"
+    password: "{{ vcenter_password }}"
+    state: released
 
 - name: Break a lock that somebody has left
   gpuops.vsphere.gpu_lock:
@@ -109,12 +143,18 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.lock import (
     claim,
     held_text,
     key_of,
+    lost_text,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Change, ObjectPlan, Problem
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import GpuOpsError, InputError
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.intents import vcenter_time
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.locks import acquire, read_locks, release
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.locks import (
+    acquire,
+    read_clusters,
+    read_locks,
+    release,
+)
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.module import (
     Applied,
     Params,
@@ -130,11 +170,15 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks impor
 class Facts:
     locks: tuple[LockFolder, ...]
     now: str
+    clusters: tuple[str, ...]
+    """Of the hosts that are given."""
 
 
 def argument_spec() -> Spec:
     return {
-        "clusters": {"type": "list", "elements": "str", "required": True},
+        "clusters": {"type": "list", "elements": "str", "default": []},
+        "hosts": {"type": "list", "elements": "str", "default": []},
+        "kept": {"type": "list", "elements": "str", "default": []},
         "state": {"type": "str", "choices": ["held", "released"], "default": "held"},
         "run_id": {"type": "str"},
         "owner": {"type": "str"},
@@ -147,6 +191,12 @@ def argument_spec() -> Spec:
 def prepare(module: AnsibleModule) -> None:
     if module.params["lifetime"] < 60:
         raise InputError("lifetime: must be at least 60 seconds, longer than the longest step of the work.")
+    if module.params["force"] and not _named(module.params):
+        raise InputError("force: breaks the locks of others; name the clusters or hosts that are meant.")
+
+
+def _named(params: Params) -> bool:
+    return bool(params["clusters"] or params["hosts"])
 
 
 def process_started(pid: int) -> str:
@@ -168,10 +218,10 @@ def controller() -> str:
     return f"{socket.gethostname()} {boot}".strip()
 
 
-def alive(holder: Holder) -> bool:
-    """Whether the holder's process may still run: only of this machine's is that known."""
+def alive(holder: Holder) -> bool | None:
+    """Whether the holder's process still runs: only of this machine's is that known."""
     if not holder.started or holder.controller != controller():
-        return True
+        return None
     return process_started(holder.pid) == holder.started
 
 
@@ -182,17 +232,19 @@ def run_id(params: Params) -> str:
     return f"{socket.gethostname()}-{pid}-{process_started(pid)}"
 
 
-def read(client: Client, _params: Params) -> Facts:
+def read(client: Client, params: Params) -> Facts:
+    clusters = read_clusters(client, params["hosts"])
     locks, _prepared = read_locks(client)
-    return Facts(tuple(locks), vcenter_time(client))
+    return Facts(tuple(locks), vcenter_time(client), tuple(clusters))
 
 
 def plan(facts: Facts, params: Params) -> Planned:
     run = run_id(params)
     plans = {}
-    for cluster in sorted(set(params["clusters"])):
+    for cluster in _clusters(facts, params, run):
         if params["state"] == "held":
-            plans[cluster] = _plan_held(facts, cluster, run, params["lifetime"])
+            kept = key_of(cluster) in {key_of(name) for name in params["kept"]}
+            plans[cluster] = _plan_held(facts, cluster, run, params["lifetime"], kept=kept)
             continue
         there = [lock for lock in facts.locks if lock.cluster == key_of(cluster)]
         ours = [lock for lock in there if params["force"] or (lock.holder is not None and lock.holder.run == run)]
@@ -201,12 +253,22 @@ def plan(facts: Facts, params: Params) -> Planned:
     return Planned(plans=plans, returns={"run_id": run})
 
 
-def _plan_held(facts: Facts, cluster: str, run: str, lifetime: float) -> ObjectPlan:
+def _clusters(facts: Facts, params: Params, run: str) -> list[str]:
+    if params["state"] == "held":
+        return sorted({*params["clusters"], *facts.clusters, *params["kept"]})
+    if _named(params):
+        return sorted({*params["clusters"], *facts.clusters})
+    return sorted({lock.cluster for lock in facts.locks if lock.holder is not None and lock.holder.run == run})
+
+
+def _plan_held(facts: Facts, cluster: str, run: str, lifetime: float, *, kept: bool) -> ObjectPlan:
     found = claim(facts.locks, cluster, run, facts.now, alive)
+    if kept and found.ours is None:
+        text = lost_text(found.held_by, facts.now)
+        return ObjectPlan(cluster, problems=(Problem("lock_lost", cluster, text, "kept", kind="state"),))
     if found.held_by is not None:
-        return ObjectPlan(
-            cluster, problems=(Problem("locked", cluster, held_text(cluster, found.held_by), "clusters", kind="state"),)
-        )
+        text = held_text(cluster, found.held_by, facts.now)
+        return ObjectPlan(cluster, problems=(Problem("locked", cluster, text, "clusters", kind="state"),))
     notes = {"held": True, "taken_over": [lock.name for lock in found.stale]}
     if found.ours is not None and found.ours.holder is not None:
         until = after(facts.now, lifetime / 2)
@@ -233,18 +295,17 @@ def apply(client: Client, facts: Facts, planned: Planned, params: Params) -> t.M
     )
     done: dict[str, Applied] = {}
     taken: list[str] = []
-    for cluster in planned.plans:
+    for cluster in planned.todo:
+        new = any(change.action == "take" for change in planned.plans[cluster].changes)
         try:
             if params["state"] == "released":
                 done[cluster] = Applied(release(client, cluster, holder, alive, force=params["force"], bounds=bounds))
-            elif planned.plans[cluster].failed:
-                continue
             elif any(plan.failed for plan in planned.plans.values()) or any(item.problems for item in done.values()):
                 done[cluster] = Applied(changed=False)
             else:
-                acquire(client, cluster, holder, alive, bounds)
+                acquire(client, cluster, holder, alive, bounds, new=new)
                 done[cluster] = Applied(changed=True)
-                taken.append(cluster)
+                taken += [cluster] if new else []
         except GpuOpsError as error:
             done[cluster] = Applied(changed=False, problems=(problem(cluster, error),))
             for other in taken:  # all or none

@@ -47,8 +47,8 @@ class Holder:
     """When that process started, in the system's own units, so that a pid that is used again is not taken for it."""
 
 
-Alive = t.Callable[[Holder], bool]
-"""Whether the process of a holder may still run."""
+Alive = t.Callable[[Holder], bool | None]
+"""Whether the process of a holder still runs; None where that cannot be known, such as on another machine."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def abandoned(name: str, holder: Holder, alive: Alive) -> bool:
     made = datetime.datetime.strptime(match["made"], "%Y%m%dT%H%M%SZ")
     controller = holder.controller if match["controller"] == _digest(holder.controller) else ""
     if controller:
-        return not alive(Holder("", "", "", "", controller, int(match["pid"]), match["started"]))
+        return alive(Holder("", "", "", "", controller, int(match["pid"]), match["started"])) is False
     return (datetime.datetime.strptime(holder.since, _TIME) - made).total_seconds() > PREPARED_S
 
 
@@ -138,8 +138,8 @@ class Claim:
 def claim(folders: t.Iterable[LockFolder], cluster: str, run: str, now: str, alive: Alive) -> Claim:
     """Whether the lock of a cluster is free, ours, or somebody else's.
 
-    The highest generation holds. `alive` says whether the holder's process may still run; a record that nobody can
-    read is somebody else's for ever, as it is not known to be ours.
+    The highest generation holds. Whether its holder is gone is told by its process where `alive` knows of that, else by
+    the lock's time. A record that nobody can read is somebody else's for ever, as it is not known to be ours.
     """
     here = sorted((f for f in folders if f.cluster == key_of(cluster)), key=lambda f: f.generation)
     if not here:
@@ -148,9 +148,14 @@ def claim(folders: t.Iterable[LockFolder], cluster: str, run: str, now: str, ali
     generation = last.generation + 1
     if last.holder is not None and last.holder.run == run:
         return Claim(None, last, generation, tuple(here[:-1]))
-    if last.holder is None or (last.holder.expires > now and alive(last.holder)):
+    if last.holder is None or _holds(last.holder, now, alive):
         return Claim(last, None, generation, tuple(here[:-1]))
     return Claim(None, None, generation, tuple(here))
+
+
+def _holds(holder: Holder, now: str, alive: Alive) -> bool:
+    living = alive(holder)
+    return holder.expires > now if living is None else living
 
 
 def after(now: str, seconds: float) -> str:
@@ -158,16 +163,32 @@ def after(now: str, seconds: float) -> str:
     return (datetime.datetime.strptime(now, _TIME) + datetime.timedelta(seconds=seconds)).strftime(_TIME)
 
 
-def held_text(cluster: str, folder: LockFolder) -> str:
+def held_text(cluster: str, folder: LockFolder, now: str) -> str:
     """Who holds the lock, since when, and how to break it."""
-    holder = folder.holder
-    who = (
-        f"{holder.owner} has held it since {holder.since[:19]}Z, run {holder.run}, until {holder.expires[:19]}Z"
-        if holder
-        else "its folder has no readable record"
-    )
     return (
-        f"Another operator is changing this cluster: {who}. Wait for the end of that run. If it is gone, break the "
-        f"lock with gpu_lock (state: released, force: true, clusters: [{cluster}]), or delete the folder "
+        f"Another operator is changing this cluster: {_who(folder, now)}. Wait for the end of that run. If it is gone, "
+        f"break the lock with gpu_lock (state: released, force: true, clusters: [{cluster}]), or delete the folder "
         f"{folder.name} at the top of the vCenter's inventory."
     )
+
+
+def lost_text(folder: LockFolder | None, now: str) -> str:
+    """Who has a lock that this run had (None: nobody), and what to do now."""
+    if folder is None:
+        return (
+            "This run had the lock of this cluster, and it is gone: it was broken, or taken over and given back since. "
+            "Nothing more is done here, as the cluster may have changed. Run again."
+        )
+    return (
+        f"This run had the lock of this cluster, and another operator has it now: {_who(folder, now)}. Nothing more is "
+        "done here. Run again when that run has ended."
+    )
+
+
+def _who(folder: LockFolder, now: str) -> str:
+    holder = folder.holder
+    if holder is None:
+        return "its folder has no readable record"
+    # Past its time it is held only by a process that is known to run.
+    end = f"until {holder.expires[:19]}Z" if holder.expires > now else f"and its process {holder.pid} still runs here"
+    return f"{holder.owner} has held it since {holder.since[:19]}Z, run {holder.run}, {end}"

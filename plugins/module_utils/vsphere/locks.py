@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import typing as t
 import uuid
@@ -20,14 +22,26 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.lock import (
     format_holder,
     held_text,
     key_of,
+    lost_text,
     name_of,
     parse_folder,
     prepared_name,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import paths, retrieve, start, traversal
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import (
+    all_of,
+    moid,
+    paths,
+    retrieve,
+    start,
+    traversal,
+)
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.convert import plain_name
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import GpuOpsError, from_fault
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import (
+    GpuOpsError,
+    ObjectGoneError,
+    from_fault,
+)
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim, vmodl
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import Bounds, TaskOutcome, run_tasks
 
@@ -36,6 +50,33 @@ class LockHeldError(GpuOpsError):
     """Somebody else has the lock."""
 
     code = "locked"
+
+
+class LockLostError(GpuOpsError):
+    """A lock that this run has taken is not its own any more."""
+
+    code = "lock_lost"
+
+
+def read_clusters(client: Client, hosts: t.Collection[str]) -> list[str]:
+    """Names of the clusters of hosts, a host outside of clusters counting as one; those not there are left out.
+
+    One request, and one for the view. Raises GpuOpsError.
+    """
+    if not hosts:
+        return []
+    rows = retrieve(
+        client,
+        lambda: [all_of(client, vim.HostSystem, traversal(vim.HostSystem, "parent"))],
+        [paths(vim.HostSystem, "name", "parent"), paths(vim.ComputeResource, "name")],
+    )
+    names = {row.moid: plain_name(row.props.get("name", "")) for row in rows}
+    parents = {
+        moid(row.props.get("parent"))
+        for row in rows
+        if isinstance(row.ref, vim.HostSystem) and names[row.moid] in hosts
+    }
+    return sorted({names[parent] for parent in parents if parent is not None and names.get(parent)})
 
 
 def read_locks(client: Client) -> tuple[list[LockFolder], dict[str, str]]:
@@ -66,18 +107,20 @@ def read_locks(client: Client) -> tuple[list[LockFolder], dict[str, str]]:
     return locks, prepared
 
 
-def acquire(client: Client, cluster: str, holder: Holder, alive: Alive, bounds: Bounds) -> None:
-    """Take the lock of a cluster, or prolong it where it is ours.
+def acquire(client: Client, cluster: str, holder: Holder, alive: Alive, bounds: Bounds, *, new: bool) -> None:
+    """Take the lock of a cluster, or prolong it where it is ours; it must be ours where it is not `new`.
 
-    Raises LockHeldError where somebody else has it, GpuOpsError.
+    Raises LockHeldError where somebody else has it, LockLostError where it was ours and is no more, GpuOpsError.
     """
     locks, prepared = read_locks(client)
     _destroy(client, _abandoned(prepared, holder, alive), bounds)
     found = claim(locks, cluster, holder.run, holder.since, alive)
+    if found.ours is None and not new:
+        raise _lost(cluster, found, holder)
     if found.held_by is not None:
-        raise _held(cluster, found)
+        raise _held(cluster, found, holder)
     if found.ours is not None and found.ours.holder is not None:
-        _write(client, found.ours.moid, holder)
+        _prolong(client, cluster, found.ours, holder, alive)
         _remove(client, found.stale, bounds)
         return
     folder = _prepare(client, holder)
@@ -85,16 +128,27 @@ def acquire(client: Client, cluster: str, holder: Holder, alive: Alive, bounds: 
     if not taken:
         _destroy(client, [str(folder._moId)], bounds)
         locks, _prepared = read_locks(client)
-        raise _held(cluster, claim(locks, cluster, holder.run, holder.since, alive))
+        raise _held(cluster, claim(locks, cluster, holder.run, holder.since, alive), holder)
     locks, _prepared = read_locks(client)
     now = claim(locks, cluster, holder.run, holder.since, alive)
-    others = [lock for lock in now.stale if lock.name not in {stale.name for stale in found.stale}]
+    others = [lock for lock in now.stale if lock not in found.stale]
     rival = next((lock for lock in others if lock.holder is not None and lock.holder.expires > holder.since), None)
     if now.ours is None or rival is not None:
-        # What was stale has been given back and taken again between our two looks.
+        # What was stale has been given back and taken again, or prolonged, between our two looks.
         _destroy(client, [str(folder._moId)], bounds)
-        raise _held(cluster, Claim(rival or now.held_by, None, 0, ()))
+        raise _held(cluster, Claim(rival or now.held_by, None, 0, ()), holder)
     _remove(client, now.stale, bounds)
+
+
+def _prolong(client: Client, cluster: str, ours: LockFolder, holder: Holder, alive: Alive) -> None:
+    """Write a later end into our lock, and look whether somebody took it over just before, as its time was over."""
+    since = ours.holder.since if ours.holder is not None else holder.since
+    with contextlib.suppress(ObjectGoneError):  # taken over: said below
+        _write(client, ours.moid, dataclasses.replace(holder, since=since))
+    locks, _prepared = read_locks(client)
+    found = claim(locks, cluster, holder.run, holder.since, alive)
+    if found.ours is None:
+        raise _lost(cluster, found, holder)
 
 
 def _abandoned(prepared: t.Mapping[str, str], holder: Holder, alive: Alive) -> list[str]:
@@ -117,11 +171,15 @@ def release(client: Client, cluster: str, holder: Holder, alive: Alive, *, force
     return bool(ours)
 
 
-def _held(cluster: str, found: Claim) -> LockHeldError:
+def _held(cluster: str, found: Claim, holder: Holder) -> LockHeldError:
     if found.held_by is None:
         text = "Another operator has just taken the lock of this cluster. Run again when that run has ended."
         return LockHeldError(f"{cluster}: {text}", object=cluster)
-    return LockHeldError(f"{cluster}: {held_text(cluster, found.held_by)}", object=cluster)
+    return LockHeldError(f"{cluster}: {held_text(cluster, found.held_by, holder.since)}", object=cluster)
+
+
+def _lost(cluster: str, found: Claim, holder: Holder) -> LockLostError:
+    return LockLostError(f"{cluster}: {lost_text(found.held_by, holder.since)}", object=cluster)
 
 
 def _prepare(client: Client, holder: Holder) -> t.Any:

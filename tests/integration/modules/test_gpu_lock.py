@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -15,14 +17,20 @@ from typing import Any
 import pytest
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.lock import (
     Holder,
+    LockFolder,
+    after,
     claim,
+    held_text,
     key_of,
+    lost_text,
     name_of,
     parse_folder,
 )
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere import locks
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client, Stub
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.intents import vcenter_time
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.options import ConnectionOptions
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import Bounds
 from ansible_collections.gpuops.vsphere.plugins.modules import gpu_lock
 from gpu_vms import vcenter_connection
 from simulated import StartVcenter, Vcenter, fleet
@@ -33,8 +41,17 @@ def folders(vcenter: Vcenter) -> list[str]:
         return sorted(item.name for item in content.rootFolder.childEntity if item.name.startswith("gpuops-"))
 
 
+def records(vcenter: Vcenter) -> dict[str, dict[str, Any]]:
+    with vcenter_connection(vcenter) as content:
+        return {
+            item.name: json.loads(item.customValue[0].value)
+            for item in content.rootFolder.childEntity
+            if item.name.startswith("gpuops-")
+        }
+
+
 def held(vcenter: Vcenter, run: str, **more: Any) -> dict[str, Any]:
-    return vcenter.ok("gpu_lock", clusters=["gpu"], run_id=run, holder_pid=os.getpid(), **more)
+    return vcenter.ok("gpu_lock", **{"clusters": ["gpu"], "run_id": run, "holder_pid": os.getpid(), **more})
 
 
 def test_take_refuse_release(start_vcenter: StartVcenter) -> None:
@@ -65,6 +82,108 @@ def test_several_clusters_are_locked_all_or_none(start_vcenter: StartVcenter) ->
     vcenter.ok("gpu_lock", clusters=["b"], state="released", force=True)
     vcenter.ok("gpu_lock", clusters=["c", "b", "a"], run_id="two", holder_pid=os.getpid())
     assert folders(vcenter) == [f"gpuops-lock-{name}-1" for name in "abc"]
+    assert held(vcenter, "two", clusters=[], state="released")["changed"]
+    assert folders(vcenter) == []
+    vcenter.ok("gpu_lock", clusters=["b"], run_id="one", holder_pid=os.getpid())
+    assert not held(vcenter, "two", clusters=[], state="released")["changed"]
+    refused = vcenter.fails("gpu_lock", state="released", force=True)
+    assert "name the clusters or hosts" in refused["msg"]
+    assert folders(vcenter) == ["gpuops-lock-b-1"]
+
+
+def test_what_a_run_had_before_stays_its_own_where_more_is_refused(start_vcenter: StartVcenter) -> None:
+    vcenter = start_vcenter(fleet())
+    held(vcenter, "one", clusters=["a"])
+    held(vcenter, "two", clusters=["c"])
+    refused = vcenter.fails("gpu_lock", clusters=["a", "b", "c"], run_id="one", holder_pid=os.getpid())
+    assert refused["failure"]["object"] == "c"
+    assert folders(vcenter) == ["gpuops-lock-a-1", "gpuops-lock-c-1"]
+
+
+def test_hosts_stand_for_their_clusters(start_vcenter: StartVcenter) -> None:
+    alone = {"name": "alone.lab", "gpus": [{"gpu": "V100-32", "count": 2}]}
+    vcenter = start_vcenter(fleet(standalone_hosts=[alone]))
+    taken = held(vcenter, "one", clusters=[], hosts=["esx-001.lab", "alone.lab", "nowhere.lab"])
+    assert sorted(taken["objects"]) == ["alone.lab", "gpu"]
+    assert folders(vcenter) == ["gpuops-lock-alone.lab-1", "gpuops-lock-gpu-1"]
+    refused = vcenter.fails("gpu_lock", hosts=["esx-001.lab"], run_id="two", holder_pid=os.getpid(), check=True)
+    assert refused["failure"]["object"] == "gpu"
+    assert held(vcenter, "one", clusters=[], hosts=["esx-001.lab"], state="released")["changed"]
+    assert folders(vcenter) == ["gpuops-lock-alone.lab-1"]
+
+
+def test_a_lock_is_prolonged_after_half_of_its_life(start_vcenter: StartVcenter) -> None:
+    vcenter = start_vcenter(fleet())
+    held(vcenter, "one", lifetime=10**6)
+    first = records(vcenter)["gpuops-lock-gpu-1"]
+    assert not held(vcenter, "one", lifetime=10**6)["changed"]
+    vcenter.reset_counts()
+    assert held(vcenter, "one", lifetime=4 * 10**6, kept=["gpu"])["changed"]
+    now = records(vcenter)["gpuops-lock-gpu-1"]
+    assert (now["since"], now["expires"] > first["expires"]) == (first["since"], True)
+    asked = vcenter.counts()["requests"]
+    assert (asked["SetField"], asked.get("CreateFolder", 0)) == (1, 0)
+
+
+@pytest.mark.parametrize("now", ["nobody", "somebody"])
+def test_a_lock_that_is_lost_is_not_taken_anew(start_vcenter: StartVcenter, now: str) -> None:
+    vcenter = start_vcenter(fleet())
+    held(vcenter, "one")
+    held(vcenter, "one", state="released", force=True)
+    if now == "somebody":
+        held(vcenter, "two", owner="bob@ops")
+    before = folders(vcenter)
+    lost = vcenter.fails("gpu_lock", kept=["gpu"], run_id="one", holder_pid=os.getpid())
+    assert lost["failure"] == {"code": "lock_lost", "object": "gpu", "fault": None}
+    assert ("another operator has it now: bob@ops has held it since 20" in lost["msg"]) is (now == "somebody")
+    assert "Run again" in lost["msg"]
+    assert folders(vcenter) == before
+
+
+def _elsewhere(run: str, since: str, lifetime: float) -> Holder:
+    return Holder("ann", run, since, after(since, lifetime), "another machine", 7, "123")
+
+
+def test_a_lock_that_is_prolonged_while_it_is_taken_over_stays(
+    start_vcenter: StartVcenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vcenter = start_vcenter(fleet())
+    prepare, bounds = locks._prepare, Bounds.of({"timeout": 60, "max_parallel": 4})
+
+    def prolonged_meanwhile(client: Client, holder: Holder) -> Any:
+        monkeypatch.setattr(locks, "_prepare", prepare)
+        with _client(vcenter) as other:
+            locks.acquire(other, "gpu", _elsewhere("one", now, 600), gpu_lock.alive, bounds, new=False)
+        return prepare(client, holder)
+
+    with _client(vcenter) as client:
+        now = vcenter_time(client)
+        locks.acquire(client, "gpu", _elsewhere("one", after(now, -900), 600), gpu_lock.alive, bounds, new=True)
+        monkeypatch.setattr(locks, "_prepare", prolonged_meanwhile)
+        with pytest.raises(locks.LockHeldError, match="ann has held it since"):
+            locks.acquire(client, "gpu", _elsewhere("two", now, 600), gpu_lock.alive, bounds, new=True)
+    assert {name: record["run"] for name, record in records(vcenter).items()} == {"gpuops-lock-gpu-1": "one"}
+
+
+def test_a_lock_that_is_taken_over_while_it_is_prolonged_is_lost(
+    start_vcenter: StartVcenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vcenter = start_vcenter(fleet())
+    write, bounds = locks._write, Bounds.of({"timeout": 60, "max_parallel": 4})
+
+    def taken_over_before(client: Client, folder: str, holder: Holder) -> None:
+        monkeypatch.setattr(locks, "_write", write)
+        with _client(vcenter) as other:
+            locks.acquire(other, "gpu", _elsewhere("two", now, 600), gpu_lock.alive, bounds, new=True)
+        write(client, folder, holder)
+
+    with _client(vcenter) as client:
+        now = vcenter_time(client)
+        locks.acquire(client, "gpu", _elsewhere("one", after(now, -900), 600), gpu_lock.alive, bounds, new=True)
+        monkeypatch.setattr(locks, "_write", taken_over_before)
+        with pytest.raises(locks.LockLostError, match="run two"):
+            locks.acquire(client, "gpu", _elsewhere("one", now, 600), gpu_lock.alive, bounds, new=False)
+    assert {name: record["run"] for name, record in records(vcenter).items()} == {"gpuops-lock-gpu-2": "two"}
 
 
 def test_a_process_that_is_gone_holds_nothing(start_vcenter: StartVcenter) -> None:
@@ -221,9 +340,23 @@ def test_requests_grow_with_nothing_but_the_locks(start_vcenter: StartVcenter, c
     }  # fmt: skip
     assert taken == constant
     assert looking == constant | {"Login": 1, "RetrievePropertiesEx": 1}
-    held = vcenter.ok("gpu_lock", **mine)
-    assert not held["changed"]
-    assert held["requests"] == constant | {"RetrievePropertiesEx": 1}
+    kept = vcenter.ok("gpu_lock", **mine, kept=names)
+    assert not kept["changed"]
+    assert kept["requests"] == constant | {"RetrievePropertiesEx": 1}
+
+
+@pytest.mark.parametrize("hosts", [1, 10, 100])
+def test_requests_do_not_grow_with_the_hosts(start_vcenter: StartVcenter, hosts: int) -> None:
+    vcenter = start_vcenter(fleet(hosts))
+    mine = {"hosts": [f"esx-{number:03}.lab" for number in range(1, hosts + 1)], "run_id": "one"}
+    taken = vcenter.ok("gpu_lock", **mine, holder_pid=os.getpid(), lifetime=10**8)["requests"]
+    assert (taken["SetField"], taken["RetrievePropertiesEx"], taken["CreateContainerView"]) == (1, 5, 1)
+    kept = vcenter.ok("gpu_lock", **mine, holder_pid=os.getpid(), lifetime=10**8)["requests"]
+    del kept["DestroyView"]
+    assert kept == {
+        "RetrieveServiceContent": 1, "CreatePropertyCollector": 1, "CreateContainerView": 1, "CurrentTime": 1,
+        "RetrievePropertiesEx": 2, "DestroyPropertyCollector": 1,
+    }  # fmt: skip
 
 
 def _holder(run: str = "one", expires: str = "2026-01-01T00:00:00.000000Z") -> Holder:
@@ -236,10 +369,13 @@ def _holder(run: str = "one", expires: str = "2026-01-01T00:00:00.000000Z") -> H
         ("2025-12-31T12:00:00.000000Z", "two", True, "held"),
         ("2025-12-31T12:00:00.000000Z", "one", True, "ours"),
         ("2025-12-31T12:00:00.000000Z", "two", False, "stale"),
-        ("2026-01-01T00:00:00.000000Z", "two", True, "stale"),
+        ("2025-12-31T12:00:00.000000Z", "two", None, "held"),
+        ("2026-01-01T00:00:00.000000Z", "one", None, "ours"),
+        ("2026-01-01T00:00:00.000000Z", "two", None, "stale"),
+        ("2026-01-01T00:00:00.000000Z", "two", True, "held"),
     ],
 )
-def test_who_may_have_a_lock(now: str, run: str, alive: bool, expected: str) -> None:
+def test_who_may_have_a_lock(now: str, run: str, alive: bool | None, expected: str) -> None:
     from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.lock import format_holder
 
     folder = parse_folder("group-1", "gpuops-lock-gpu-a-7", format_holder(_holder()))
@@ -248,6 +384,19 @@ def test_who_may_have_a_lock(now: str, run: str, alive: bool, expected: str) -> 
     assert ("held" if found.held_by else "ours" if found.ours else "stale") == expected
     assert found.next_generation == 8
     assert claim([folder], "gpu", run, now, lambda _holder: alive).next_generation == 1
+
+
+@pytest.mark.parametrize(
+    ("now", "end"),
+    [
+        ("2025-12-31T12:00:00.000000Z", "run one, until 2026-01-01T00:00:00Z."),
+        ("2026-01-01T12:00:00.000000Z", "run one, and its process 42 still runs here."),
+    ],
+)
+def test_who_has_it_is_told(now: str, end: str) -> None:
+    folder = LockFolder("group-1", "gpuops-lock-gpu-1", "gpu", 1, dataclasses.replace(_holder(), pid=42))
+    for text in (held_text("gpu", folder, now), lost_text(folder, now)):
+        assert f"ann has held it since 2025-12-31T00:00:00Z, {end}" in text
 
 
 def test_a_record_that_cannot_be_read_is_nobody_s_to_take() -> None:
