@@ -66,6 +66,13 @@ options:
     type: list
     elements: str
     default: []
+  keep_vms:
+    description:
+      - Hosts of O(retiring) that may leave with virtual machines that are off and registered on them. On others these
+        are in the way.
+    type: list
+    elements: str
+    default: []
   host_changes:
     description: By host, what its preparation changes, as the modules that do it say (their C(actions)).
     type: dict
@@ -194,6 +201,7 @@ def argument_spec() -> Spec:
         "pool_prefix": {"type": "str", "default": ""},
         "pool_sized": {"type": "bool", "default": True},
         "leaving": {"type": "list", "elements": "str", "default": []},
+        "keep_vms": {"type": "list", "elements": "str", "default": []},
         "host_changes": {"type": "dict", "default": {}},
         "prepared": {"type": "dict", "default": {}},
         "jobs": {"type": "dict", "default": {}},

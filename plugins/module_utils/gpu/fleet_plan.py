@@ -24,7 +24,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.fleet
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.options import gpu_text
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.site import SiteFacts
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import ObjectPlan, Problem
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.suggest import some_of
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.suggest import did_you_mean, some_of
 
 Action = t.Literal["add", "change", "drain", "remove"]
 Params = t.Mapping[str, t.Any]
@@ -93,7 +93,13 @@ def plan_fleet(facts: SiteFacts, params: Params) -> FleetPlan:
         _host(plan, facts.hosts.get(name), name, cluster, params, facts)
     _removals(plan, facts, params, retiring, wanted)
     for name in retiring:
-        _retire(plan, facts.hosts.get(name), name, left, params, places)
+        if name in facts.hosts:
+            _retire(plan, facts.hosts[name], left, params, places)
+        else:
+            # A second run finds a removed host gone, and must not fail.
+            hint = did_you_mean(name, facts.hosts.keys() - set(retiring))
+            text = f"The vCenter has no host {name} of esxi_retiring: it has left already, or the name is wrong."
+            plan.warnings.append(f"{text} {hint}".strip())
     _vms(plan, facts, params, scope)
     _capacity(plan, params)
     return plan
@@ -279,14 +285,12 @@ def _removals(
 
 def _retire(
     plan: FleetPlan,
-    host: HostFacts | None,
-    name: str,
+    host: HostFacts,
     vms: t.Mapping[str, VmFacts],
     params: Params,
     places: FleetPlaces,
 ) -> None:
-    if host is None:
-        return  # it is gone already
+    name = host.name
     if host.cluster is None and params["leave_as"] == "standalone":
         if maintenance_owner(host) == "gpuops":
             plan.steps.append(
@@ -295,6 +299,10 @@ def _retire(
         return
     if maintenance_owner(host) == "other":
         plan.warnings.append(f"{name} is in maintenance mode, and not by us. It is left alone.")
+        return
+    if not host.answers:
+        text = "does not answer, so that it can neither be drained nor leave. Bring it back, or take it out by hand."
+        plan.problems.append(Problem("host_not_connected", name, text, "retiring", kind="state"))
         return
     needs = tuple(f"{vm} deleted" for vm in plan.removed if vm in host.vm_names)
     running = tuple(vm for vm in host.powered_on_vms if vm in vms)
@@ -312,6 +320,15 @@ def _retire(
             " machines (gpu_vm_vms) with gpu_fleet_own_vms: delete."
         )
         plan.problems.append(Problem("vms_in_the_way", name, text, "retiring", kind="state"))
+    off = [vm for vm in host.vm_names if vm in vms and vms[vm].power != "poweredOn"]
+    if off and name not in params["keep_vms"]:
+        how = "take them along" if params["leave_as"] == "standalone" else "take them out of the inventory with it"
+        text = (
+            f"{some_of(off)}, off or suspended or a template, would stay registered on it, so that it cannot leave."
+            f" Move them to another host, delete them (gpu_fleet_own_vms: delete for the host's own), or {how} with"
+            " cluster_member_keep_vms: true."
+        )
+        plan.problems.append(Problem("vms_in_the_way", name, text, _KEEP, kind="state"))
     where = f"cluster {host.cluster}" if host.cluster else "no cluster"
     what = f"out of {where}" if params["leave_as"] == "standalone" else f"out of {where} and of the vCenter"
     plan.steps.append(Step("remove", name, what, "it is in esxi_retiring", needs=(f"{name} in maintenance mode",)))
@@ -373,11 +390,17 @@ def _capacity(plan: FleetPlan, params: Params) -> None:
             text = f"is to be deleted, and runs {some_of(step.jobs)}. Drain it first, or wait for its jobs."
             plan.problems.append(Problem("jobs_running", step.object, text, "allow_capacity_loss", kind="state"))
     if params["allow_capacity_loss"]:
-        ours = [problem for problem in plan.problems if problem.kind == "state" and problem.code in _LOSSES]
+        ours = [
+            problem
+            for problem in plan.problems
+            if problem.kind == "state" and problem.code in _LOSSES and problem.option != _KEEP
+        ]
         plan.warnings += [f"{problem.object}: {problem.msg}" for problem in ours]
         plan.problems[:] = [problem for problem in plan.problems if problem not in ours]
 
 
+_KEEP = "keep_vms"
+"""What stands in the way for want of this option does so whatever may be lost: the host could not leave."""
 _OUTSIDE = "not in the inventory, or outside --limit"
 _WIDEN = "Add it to the group esxi_gpu, or widen --limit."
 _UNSIZED = (

@@ -80,9 +80,10 @@ def test_contraction_names_who_moves_who_goes_and_what_work_would_be_lost(start_
     assert bound["failure"]["code"] == "vms_in_the_way"
     assert "pool-01 cannot migrate" in bound["table"]
     # The retiring host's own machines may go with it; one of that name on another host may not.
-    own = vcenter.ok(
-        "gpu_plan", action="contract", hosts=[{"name": TWO}], retiring=[ONE], leaving=["pool-01", "pool-02"]
-    )
+    task_own = {"action": "contract", "hosts": [{"name": TWO}], "retiring": [ONE], "leaving": ["pool-01", "pool-02"]}
+    stays = vcenter.fails("gpu_plan", **task_own)
+    assert "golden, off or suspended or a template, would stay registered on it" in stays["msg"]
+    own = vcenter.ok("gpu_plan", keep_vms=[ONE], **task_own)
     assert own["removed"] == ["pool-01"]
     assert actions(own) == [("remove", "pool-01"), ("drain", ONE), ("remove", ONE)]
     lost = vcenter.fails("gpu_plan", vms=pool(3), **task)

@@ -203,3 +203,64 @@ def test_what_runs_on_a_retiring_host_may_migrate_to_a_host_outside_and_a_wanted
     assert plan.moves["theirs"] in ("a", "b")
     assert plan.where == {}
     assert [problem.object for problem in plan.problems] == ([] if allow else ["gpu-pool-01"])
+
+
+@pytest.mark.parametrize(
+    ("here", "params", "names"),
+    [
+        ((vm("theirs", host="old"),), {}, ["theirs"]),
+        (
+            (vm("theirs", host="old", power="suspended"), vm("golden", host="old", template=True)),
+            {},
+            ["theirs", "golden"],
+        ),
+        ((vm("theirs", host="old"),), {"leave_as": "removed"}, ["theirs"]),
+        ((vm("theirs", host="old"),), {"allow_capacity_loss": True}, ["theirs"]),
+        ((vm("theirs", host="old"),), {"keep_vms": ["old"]}, []),
+        ((vm("theirs", host="old"),), {"keep_vms": ["a"]}, ["theirs"]),
+        ((vm("gpu-pool-01", host="old"), vm("own", host="old")), {"leaving": ["own"]}, []),
+        ((vm("theirs", host="old", power="poweredOn"),), {}, []),
+    ],
+    ids=["off", "suspended, template", "removed", "no loss", "kept", "another keeps", "they go", "it migrates"],
+)
+def test_what_is_off_on_a_retiring_host_is_in_its_way(
+    here: tuple[VmFacts, ...], params: dict[str, Any], names: list[str]
+) -> None:
+    plan = plan_of(fleet(*here), action="contract", retiring=["old"], **params)
+    assert [(problem.code, problem.object) for problem in plan.problems] == (
+        [("vms_in_the_way", "old")] if names else []
+    )
+    for problem in plan.problems:
+        assert ", ".join(names) in problem.msg
+        assert "cluster_member_keep_vms" in problem.msg
+
+
+@pytest.mark.parametrize("leave_as", ["standalone", "removed"])
+@pytest.mark.parametrize(
+    ("esx", "codes"),
+    [
+        (host("old", connection="notResponding"), ["host_not_connected"]),
+        (host("old", connection="disconnected"), ["host_not_connected"]),
+        (host("old", connection="disconnected", in_maintenance=True), []),
+    ],
+    ids=["does not respond", "disconnected", "somebody works on it"],
+)
+def test_a_retiring_host_that_does_not_answer_is_a_problem(esx: HostFacts, codes: list[str], leave_as: str) -> None:
+    plan = plan_of(fleet(hosts=(host("a"), esx)), action="contract", retiring=["old"], leave_as=leave_as)
+    assert [problem.code for problem in plan.problems] == codes
+
+
+def test_a_host_that_has_left_its_cluster_may_be_switched_off() -> None:
+    gone = host("old", cluster=None, connection="notResponding", in_maintenance=True)
+    plan = plan_of(fleet(hosts=(host("a"), gone)), action="contract", retiring=["old"])
+    assert plan.problems == []
+    assert plan.steps == []
+
+
+@pytest.mark.parametrize(("name", "hint"), [("esx-gup-04", "Did you mean esx-gpu-04?"), ("retired", "")])
+def test_a_retiring_host_that_there_is_not_is_a_warning(name: str, hint: str) -> None:
+    plan = plan_of(fleet(hosts=(host("a"), host("esx-gpu-04"))), action="contract", retiring=[name])
+    assert plan.problems == []
+    [text] = plan.warnings
+    assert f"The vCenter has no host {name} of esxi_retiring: it has left already, or the name is wrong." in text
+    assert text.endswith(hint or "wrong.")
