@@ -23,7 +23,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors impo
     OperationFailedError,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.pyvmomi import vim
-from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.rest import Rest
+from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.rest import Rest, reasons, sentences
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.tasks import Bounds, TaskOutcome
 
 _CLUSTER = "/api/esx/settings/clusters/{cluster}"
@@ -101,6 +101,9 @@ def _commit(
     moid = change.image.moid
     draft, fresh = _draft(rest, cluster, change, doing)
     before = _versions(rest.get(_DRAFTS + "/{draft}/software/components", cluster=moid, draft=draft))
+    # What else the image has may have changed since it was read, and stays as the draft has it.
+    others = _others(before, change.patterns)
+    wanted = others | {name: wanted[name] for name in wanted.keys() - _others(wanted, change.patterns).keys()}
     if fresh and before == wanted:  # the commit that has ended meanwhile was of the same
         rest.call("DELETE", _DRAFTS + "/{draft}", doing=doing, cluster=moid, draft=draft)
         return
@@ -109,9 +112,17 @@ def _commit(
         "components_to_delete": sorted(before.keys() - wanted.keys()),
     }
     rest.call("PATCH", _DRAFTS + "/{draft}/software/components", edits, doing=doing, cluster=moid, draft=draft)
+    shown = _versions(rest.get(_DRAFTS + "/{draft}/software/components", cluster=moid, draft=draft))
+    if _others(shown, change.patterns) != others:
+        raise OperationFailedError(
+            f"cluster {cluster}: somebody else has edited draft {draft} of the image meanwhile, and nothing was "
+            "committed. Commit or discard it in vSphere Lifecycle Manager, then run again.",
+            code="changed_meanwhile",
+            object=cluster,
+        )
     commit = _DRAFTS + "/{draft}?action=commit&vmw-task=true"
     task = rest.start("POST", commit, {"message": _MESSAGE}, doing=doing, cluster=moid, draft=draft)
-    rest.finish(task, timeout=bounds.left, doing=doing)
+    rest.finish(task, timeout=bounds.left, doing=doing, names=[cluster])
 
 
 def remediate(
@@ -124,11 +135,12 @@ def remediate(
     doing = f"bring hosts of cluster {cluster} to its image"
     body = {"hosts": sorted(hosts.values())}
     try:
-        _wait_for_earlier(rest, moid, bounds, doing)
+        _wait_for_earlier(rest, moid, list(hosts), bounds, doing)
         task = rest.start("POST", _CLUSTER + "/software?action=check&vmw-task=true", body, doing=doing, cluster=moid)
-        refused = _refused(rest.finish(task, timeout=bounds.left, doing=doing), moid)
+        checked = rest.finish(task, timeout=bounds.left, doing=f"check hosts of cluster {cluster}", names=hosts)
+        refused = _refused(checked, moid)
         if moid in refused:
-            raise OperationFailedError(f"Could not {doing}: {refused[moid]}")
+            raise OperationFailedError(f"Could not {doing}: {_mend(refused[moid])}", object=cluster)
         fit = {name: host for name, host in hosts.items() if host not in refused}
         outcomes = {name: _failure(name, refused[host]) for name, host in hosts.items() if host in refused}
         if not fit:
@@ -140,13 +152,13 @@ def remediate(
             doing=doing,
             cluster=moid,
         )
-        result = rest.finish(task, timeout=bounds.left, doing=doing)
+        result = rest.finish(task, timeout=bounds.left, doing=doing, names=fit)
     except GpuOpsError as error:
         return {name: TaskOutcome(error=error, begun=True) for name in hosts}
     return outcomes | {name: _applied(name, host, result) for name, host in fit.items()}
 
 
-def _wait_for_earlier(rest: Rest, moid: str, bounds: Bounds, doing: str) -> None:
+def _wait_for_earlier(rest: Rest, moid: str, names: t.Collection[str], bounds: Bounds, doing: str) -> None:
     """Wait for remediations of the cluster that killed runs have left going on."""
     tasks = rest.get("/api/cis/tasks", services=[_SERVICE])
     running = [
@@ -157,7 +169,7 @@ def _wait_for_earlier(rest: Rest, moid: str, bounds: Bounds, doing: str) -> None
         and (task.get("target") or {}).get("id") == moid
     ]
     if running:
-        rest.wait(running, timeout=bounds.left, doing=doing)
+        rest.wait(running, timeout=bounds.left, doing=doing, names=names)
 
 
 def _versions(components: t.Any) -> dict[str, str]:
@@ -239,19 +251,64 @@ def _listed(components: t.Sequence[tuple[str, str]]) -> str:
 def _draft(rest: Rest, cluster: str, change: ImageChange, doing: str) -> tuple[str, bool]:
     """A draft to edit, and whether it has just been made: the user has one of a cluster at a time."""
     moid = change.image.moid
-    for key, draft in rest.get(_DRAFTS, cluster=moid).items():
-        if draft["metadata"]["owner"].lower() != rest.username.lower():
-            continue
-        shown = _versions(rest.get(_DRAFTS + "/{draft}/software/components", cluster=moid, draft=key))
-        if _others(shown, change.patterns) != _others(change.image.components, change.patterns):
-            raise OperationFailedError(
-                f"cluster {cluster}: {rest.username} has a draft of the image with edits of its own (draft {key}). "
-                "Commit or discard it in vSphere Lifecycle Manager, then run again.",
-                code="draft_in_the_way",
-                object=cluster,
-            )
-        return str(key), False
-    return str(rest.call("POST", _DRAFTS, doing=doing, cluster=moid)), True
+    for key, owner in _owners(rest, moid).items():
+        if _same_user(owner, rest.username):
+            return _taken_up(rest, cluster, change, key), False
+    try:
+        return str(rest.call("POST", _DRAFTS, doing=doing, cluster=moid)), True
+    except OperationFailedError as error:
+        if error.fault != "ALREADY_EXISTS":
+            raise
+    # The user has one: made meanwhile by another run, or its owner is written in a way that only the vCenter knows.
+    owners = _owners(rest, moid)
+    own = [key for key, owner in owners.items() if _account(owner)[0] == _account(rest.username)[0]]
+    if len(own) == 1:
+        return _taken_up(rest, cluster, change, own[0]), False
+    shown = ", ".join(f"draft {key} of {owner}" for key, owner in owners.items()) or "no draft"
+    raise OperationFailedError(
+        f"cluster {cluster}: the vCenter says that {rest.username} has a draft of the image already, and shows "
+        f"{shown}. Commit or discard it in vSphere Lifecycle Manager, then run again.",
+        code="draft_in_the_way",
+        object=cluster,
+    )
+
+
+def _owners(rest: Rest, moid: str) -> dict[str, str]:
+    """Who owns each draft of a cluster."""
+    drafts = rest.get(_DRAFTS, cluster=moid)
+    return {str(key): str(draft["metadata"]["owner"]) for key, draft in drafts.items()}
+
+
+def _taken_up(rest: Rest, cluster: str, change: ImageChange, draft: str) -> str:
+    """A draft of the user's own, unless it has edits besides the driver."""
+    moid = change.image.moid
+    shown = _versions(rest.get(_DRAFTS + "/{draft}/software/components", cluster=moid, draft=draft))
+    if _others(shown, change.patterns) != _others(change.image.components, change.patterns):
+        raise OperationFailedError(
+            f"cluster {cluster}: {rest.username} has a draft of the image with edits of its own (draft {draft}). "
+            "Commit or discard it in vSphere Lifecycle Manager, then run again.",
+            code="draft_in_the_way",
+            object=cluster,
+        )
+    return draft
+
+
+def _same_user(one: str, other: str) -> bool:
+    """Whether two names are of the same user, each as `DOMAIN\\user`, `user@domain` or `user`, in any case.
+
+    A NetBIOS domain such as `CORP` is the domain of which it is the first label (`corp.example.com`).
+    """
+    (user, domain), (known, where) = _account(one), _account(other)
+    return user == known and (domain == where or where.partition(".")[0] == domain or domain.partition(".")[0] == where)
+
+
+def _account(name: str) -> tuple[str, str]:
+    """User and domain, in lower case; "" for no domain."""
+    domain, backslash, user = name.lower().partition("\\")
+    if backslash:
+        return user, domain
+    user, at, domain = name.lower().rpartition("@")
+    return (user, domain) if at else (domain, "")
 
 
 def _others(components: t.Mapping[str, str], patterns: t.Sequence[str]) -> dict[str, str]:
@@ -264,27 +321,44 @@ def _refused(check: t.Any, cluster: str) -> dict[str, str]:
     """What the check says stands in the way, by the id of host or cluster."""
     refused = {}
     for entity in (check or {}).get("entity_results") or ():
-        texts = [
-            issue.get("default_message", "")
-            for status in entity.get("check_statuses") or ()
-            for issue in status.get("issues") or ()
-        ]
         if entity.get("status") == "ERROR":
+            texts = [text for status in entity.get("check_statuses") or () for text in _issues(status)]
             key = entity.get("host") if entity.get("type") == "HOST" else cluster
-            refused[str(key)] = " ".join(filter(None, texts)) or "the check found an error"
+            refused[str(key)] = " ".join(dict.fromkeys(texts))
     return refused
 
 
+def _issues(status: t.Mapping[str, t.Any]) -> list[str]:
+    """What one check found: `check_issues` where the vCenter has them, with what to do, else `issues`."""
+    if status.get("check_issues"):
+        texts = [sentences(issue.get("description"), issue.get("resolution")) for issue in status["check_issues"]]
+    else:
+        texts = [sentences(issue) for issue in status.get("issues") or ()]
+    return list(filter(None, texts))
+
+
 def _applied(name: str, host: str, result: t.Any) -> TaskOutcome:
-    status = ((result or {}).get("host_status") or {}).get(host)
-    if status is not None and status.get("status") == "OK":
+    """How bringing one host to the image has ended (Esx Settings Clusters Software ApplyResult)."""
+    found = result or {}
+    status = (found.get("host_status") or {}).get(host) or {}
+    if status.get("status") == "OK":
         return TaskOutcome()
-    if status is None:
-        return _failure(name, "another host failed before, so it was not begun")
-    messages = (status.get("notifications") or {}).get("messages") or ()
-    return _failure(name, " ".join(str(message.get("default_message", "")) for message in messages), begun=True)
+    told = [reasons(part.get("notifications")) for part in (status, found, found.get("status") or {})]
+    why = next(filter(None, told), "")
+    if status.get("status") in (None, "SKIPPED"):
+        return _failure(name, f"another host failed before, so it was not begun. {why}")
+    return _failure(name, why, begun=True)
 
 
 def _failure(name: str, text: str, *, begun: bool = False) -> TaskOutcome:
-    msg = f"{name}: could not bring the host to its cluster's image: {text.rstrip('.') or 'no reason given'}."
+    msg = f"{name}: could not bring the host to its cluster's image: {_mend(text)}"
     return TaskOutcome(error=OperationFailedError(msg, object=name), begun=begun)
+
+
+def _mend(text: str) -> str:
+    """A reason, and what to do about it."""
+    return (
+        f"{text.strip()} Mend that, then run again."
+        if text
+        else "the vCenter gives no reason. See the cluster's updates in vSphere Lifecycle Manager, then run again."
+    )

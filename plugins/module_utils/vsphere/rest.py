@@ -91,13 +91,27 @@ class Rest:
         """Start a task; its id."""
         return str(self.call(verb, path, body, doing=doing, **names))
 
-    def wait(self, tasks: t.Collection[str], *, timeout: float, doing: str) -> dict[str, dict[str, t.Any]]:
+    def wait(
+        self, tasks: t.Collection[str], *, timeout: float, doing: str, names: t.Collection[str] = ()
+    ) -> dict[str, dict[str, t.Any]]:
         """Wait until all tasks are over, one request for all of them each time; what is known of each, by id.
 
+        `names` are what they work on, for those who watch the run; without any it is the vCenter itself.
         Raises OperationTimeoutError after `timeout` seconds, InterruptedRunError when the run is told to stop; the
         tasks go on then.
         """
+        names = names or (self._options.endpoint,)
+        try:
+            return self._wait(tasks, timeout, doing, names)
+        finally:
+            for name in names:
+                self._client.progress.tell(name, doing, ended=True)
+
+    def _wait(
+        self, tasks: t.Collection[str], timeout: float, doing: str, names: t.Collection[str]
+    ) -> dict[str, dict[str, t.Any]]:
         deadline, pause = time.monotonic() + timeout, _FIRST_PAUSE_S
+        told: tuple[str, int | None] | None = None
         while True:
             found = self.get("/api/cis/tasks", tasks=sorted(tasks)) if tasks else {}
             over = {task: found[task] for task in tasks if found.get(task, {}).get("status") in ("SUCCEEDED", "FAILED")}
@@ -106,6 +120,11 @@ class Rest:
                 raise ObjectGoneError(f"The vCenter no longer knows how the task to {doing} ended. Run again.")
             if len(over) == len(tasks):
                 return over
+            now = _progress([found[task] for task in tasks if task not in over])
+            if now != told:
+                told, (at, percent) = now, now
+                for name in names:
+                    self._client.progress.tell(name, f"{doing} ({at})" if at else doing, percent)
             if self._client.interrupted:
                 raise InterruptedRunError(f"Interrupted while asking to {doing}. It goes on there; run again.")
             if time.monotonic() + pause > deadline:
@@ -116,9 +135,9 @@ class Rest:
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
-    def finish(self, task: str, *, timeout: float, doing: str) -> t.Any:
+    def finish(self, task: str, *, timeout: float, doing: str, names: t.Collection[str] = ()) -> t.Any:
         """Wait for one task and return its result. Raises its error."""
-        info = self.wait([task], timeout=timeout, doing=doing)[task]
+        info = self.wait([task], timeout=timeout, doing=doing, names=names)[task]
         if info["status"] == "FAILED":
             raise self.task_error(info, doing)
         return info.get("result")
@@ -224,10 +243,42 @@ def _missing(
     )
 
 
+def reasons(notifications: t.Any) -> str:
+    """What notifications say went wrong: their errors, or else their warnings, each with its resolution; "" for none.
+
+    As in the vSphere Automation API reference, Esx Settings Notifications.
+    """
+    for kind in ("errors", "warnings"):
+        found = (notifications or {}).get(kind) or ()
+        texts = [text for one in found if (text := sentences(one.get("message"), one.get("resolution")))]
+        if texts:
+            return " ".join(dict.fromkeys(texts))
+    return ""
+
+
+def sentences(*messages: t.Any) -> str:
+    """The texts of localizable messages as sentences; "" where there are none."""
+    texts = [str((message or {}).get("default_message") or "").strip() for message in messages]
+    return " ".join(text if text.endswith((".", "!", "?")) else f"{text}." for text in texts if text)
+
+
+def _progress(tasks: t.Sequence[t.Mapping[str, t.Any]]) -> tuple[str, int | None]:
+    """What the tasks are at, as far as they tell (Cis Task Progress), and the percentage they have reached together."""
+    known = [task.get("progress") or {} for task in tasks]
+    said = [str((one.get("message") or {}).get("default_message") or "").strip().rstrip(".") for one in known]
+    waiting = [str(task["status"]).lower() for task in tasks if task.get("status") in ("PENDING", "BLOCKED")]
+    total = sum(int(one.get("total") or 0) for one in known)
+    completed = sum(int(one.get("completed") or 0) for one in known)
+    return ", ".join(dict.fromkeys(filter(None, [*said, *waiting]))), 100 * completed // total if total > 0 else None
+
+
 def _error(body: t.Mapping[str, t.Any], doing: str, status: int) -> GpuOpsError:
     """The error for a body such as `{"error_type": "NOT_FOUND", "messages": [{"default_message": …}]}`."""
     kind = str(body.get("error_type") or "ERROR")
     texts = [str(message.get("default_message", "")).strip() for message in body.get("messages") or ()]
+    data = body.get("data")
+    # A draft that is not valid: why is in the error's data only (Esx Settings Clusters Software Drafts ValidateResult).
+    texts.append(reasons(data.get("notifications")) if isinstance(data, dict) else "")
     text = " ".join(filter(None, texts)).rstrip(".") or f"HTTP {status}"
     if kind == "UNAUTHORIZED":
         return PermissionMissingError(
