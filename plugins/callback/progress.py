@@ -11,8 +11,8 @@ short_description: Show who is where during long tasks, on a terminal
 version_added: "0.1.0"
 author: The gpuops.vsphere contributors (@gpuops)
 description:
-  - While a module of this collection waits for migrations, maintenance mode, reboots, clones or cluster images, prints a
-    line with each object, what it is at and how far, whenever that changes and at most every few seconds.
+  - While a module of this collection waits for migrations, maintenance mode, reboots, clones or cluster images, prints
+    a line with each object, what it is at and how far, whenever that changes and at most every few seconds.
   - Prints nothing where the output is no terminal, and changes no result.
 options:
   interval:
