@@ -1,6 +1,6 @@
 # Copyright: the gpuops.vsphere contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The vGPU path of one host: manager, shared direct, modes by nvidia-smi, reboot, profiles; again; away."""
+"""The vGPU path of one host: manager, shared direct, modes by nvidia-smi, reboots, profiles; again; killed; refused."""
 
 from __future__ import annotations
 
@@ -8,38 +8,143 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lab import Lab
+import pytest
+from lab import Lab, kill_hard
+from simulated import BIN, USERNAME, wait_for
 
 HOST = "esx-gpu-03.lab"
 BUNDLE = "https://depot.lab/NVD-VGPU-800_535.154.02.zip"
+FIRST, SECOND = "00000000:3B:00.0", "00000000:5E:00.0"
 WANTED = {
     "grid_host_driver_version": "535.154.02",
     "grid_host_driver_bundle": BUNDLE,
     "grid_host_driver_reboot_ok": True,
     "esxi_graphics_default_type": "sharedDirect",
     "esxi_passthrough_devices": [],
+    "esxi_graphics_ecc": {"all": False},
+    "esxi_graphics_mig": {"0000:5e:00.0": True},
+    "esxi_graphics_ssh_connection": "local",
 }
-# Modes of one GPU, kept in a file beside it: what nvidia-smi does, as far as the role asks it. What is pending is in
-# force when it is asked again: the host has rebooted by then.
-NVIDIA_SMI = """#!/bin/sh
-state="$(dirname "$0")/modes"
-echo "$*" >> "$(dirname "$0")/calls"
-case "$*" in
-  *--query-gpu=*) sed -i 's/Enabled, Disabled/Disabled, Disabled/' "$state"; cat "$state" ;;
-  "-i 00000000:3B:00.0 -e 0") sed -i 's/Enabled, Enabled/Enabled, Disabled/' "$state" ;;
-  *) exit 3 ;;
-esac
+SET = [f"-i {FIRST} -e 0", f"-i {SECOND} -mig 1"]
+
+# What nvidia-smi does, as far as the role asks it: it answers once the driver is loaded, and what is pending comes into
+# force when the host has booted since. `hang` is where a call that sets a mode stays until it is killed, `after` it has
+# set it or `before`; `refuses` is what the GPU does at boot to a mode: it stays `pending`, or is `dropped`.
+NVIDIA_SMI = """#!{python}
+import json, pathlib, signal, ssl, sys
+from pyVim.connect import Disconnect, SmartConnect
+from pyVmomi import vim
+
+place = pathlib.Path(__file__).parent
+lab, gpus = (json.loads((place / name).read_text()) for name in ("lab", "gpus"))
+arguments = sys.argv[1:]
+with (place / "calls").open("a") as calls:
+    calls.write(" ".join(arguments) + "\\n")
+session = SmartConnect(
+    host="127.0.0.1", port=lab["port"], user=lab["user"], pwd=lab["password"],
+    sslContext=ssl.create_default_context(cafile=lab["certificate"]),
+)
+content = session.RetrieveContent()
+hosts = content.viewManager.CreateContainerView(content.rootFolder, [vim.HostSystem], True).view
+host = next(host for host in hosts if host.name == lab["host"])
+booted = str(host.runtime.bootTime)
+loaded = any(gpu.graphicsType in ("shared", "sharedDirect") for gpu in host.config.graphicsInfo)
+Disconnect(session)
+if not loaded:
+    sys.exit("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.")
+if gpus["booted"] != booted:
+    for modes in gpus["modes"].values():
+        for mode in modes.values():
+            if lab["refuses"] == "dropped":
+                mode[1] = mode[0]
+            elif lab["refuses"] is None:
+                mode[0] = mode[1]
+    gpus["booted"] = booted
+
+
+def keep():
+    (place / "gpus").write_text(json.dumps(gpus))
+
+
+keep()
+if arguments[0].startswith("--query-gpu="):
+    for bus, modes in gpus["modes"].items():
+        print(bus, *modes.get("ecc", ["[N/A]"] * 2), *modes.get("mig", ["[N/A]"] * 2), sep=", ")
+    sys.exit()
+_, bus, option, value = arguments
+if lab["hang"] == "before":
+    (place / "hangs").touch()
+    signal.pause()
+gpus["modes"][bus][option.lstrip("-").replace("e", "ecc")][1] = "Enabled" if value == "1" else "Disabled"
+keep()
+if lab["hang"] == "after":
+    (place / "hangs").touch()
+    signal.pause()
 """
 
 
-def nvidia_smi(directory: Path) -> Path:
+class NvidiaSmi:
     """A stand-in for the host's nvidia-smi, reached by a local connection."""
-    directory.mkdir()
-    program = directory / "nvidia-smi"
-    program.write_text(NVIDIA_SMI)
-    program.chmod(0o755)
-    (directory / "modes").write_text("00000000:3B:00.0, Enabled, Enabled, [N/A], [N/A]\n")
-    return program
+
+    def __init__(self, lab: Lab, directory: Path) -> None:
+        directory.mkdir()
+        self.program = directory / "nvidia-smi"
+        self.program.write_text(NVIDIA_SMI.replace("{python}", str(BIN / "python"), 1))
+        self.program.chmod(0o755)
+        self._lab = {
+            "port": lab.vcenter.port,
+            "user": USERNAME,
+            "password": lab.password,
+            "certificate": str(lab.vcenter.certificate),
+            "host": HOST,
+        }
+        modes: dict[str, dict[str, list[str]]] = {
+            FIRST: {"ecc": ["Enabled", "Enabled"]},
+            SECOND: {"ecc": ["Disabled", "Disabled"], "mig": ["Disabled", "Disabled"]},
+        }
+        self._gpus = directory / "gpus"
+        self._gpus.write_text(json.dumps({"booted": None, "modes": modes}))
+        self.behave()
+
+    def behave(self, *, hang: str | None = None, refuses: str | None = None) -> None:
+        """From now on."""
+        settings = {**self._lab, "hang": hang, "refuses": refuses}
+        (self.program.parent / "lab").write_text(json.dumps(settings))
+
+    def set_by_hand(self, bus: str, mode: str, value: str) -> None:
+        """Somebody sets a mode; it is pending."""
+        gpus = json.loads(self._gpus.read_text())
+        gpus["modes"][bus][mode][1] = value
+        self._gpus.write_text(json.dumps(gpus))
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a call hangs."""
+        return (self.program.parent / "hangs").exists()
+
+    @property
+    def calls(self) -> list[str]:
+        """The calls that set something, in their order."""
+        lines = (self.program.parent / "calls").read_text().splitlines()
+        return [line for line in lines if line.startswith("-i")]
+
+    @property
+    def in_force(self) -> bool:
+        """Whether the modes that the tests want are in force."""
+        modes = json.loads(self._gpus.read_text())["modes"]
+        return modes[FIRST]["ecc"] == ["Disabled"] * 2 and modes[SECOND]["mig"] == ["Enabled"] * 2
+
+
+@pytest.fixture
+def smi(lab: Lab, tmp_path: Path) -> NvidiaSmi:
+    lab.start()
+    return NvidiaSmi(lab, tmp_path / "host")
+
+
+def arguments(lab: Lab, smi: NvidiaSmi) -> tuple[str, ...]:
+    overlay = lab.directory / "vgpu.json"
+    overlay.write_text(json.dumps(WANTED | {"esxi_graphics_nvidia_smi": str(smi.program)}))
+    return ("--limit", HOST, "-e", f"@{overlay}")
 
 
 def profiles(lab: Lab) -> list[str]:
@@ -47,35 +152,107 @@ def profiles(lab: Lab) -> list[str]:
     return found
 
 
-def test_check_install_again_remove(lab: Lab, tmp_path: Path) -> None:
-    lab.start()
-    program = nvidia_smi(tmp_path / "host")
-    wanted: dict[str, Any] = WANTED | {
-        "esxi_graphics_ecc": {"all": False},
-        "esxi_graphics_nvidia_smi": str(program),
-        "esxi_graphics_ssh_connection": "local",
-    }
-    overlay = tmp_path / "vgpu.json"
-    overlay.write_text(json.dumps(wanted))
-    arguments = ("--limit", HOST, "-e", f"@{overlay}")
+def reboots(lab: Lab) -> int:
+    count: int = lab.vcenter.counts()["requests"].get("RebootHost_Task", 0)
+    return count
+
+
+def in_service(lab: Lab) -> bool:
+    host: dict[str, Any] = lab.hosts()[HOST]
+    return host["intent"] == [] and host["in_maintenance"] is False
+
+
+def test_check_install_again_change(lab: Lab, smi: NvidiaSmi) -> None:
+    wanted = arguments(lab, smi)
     before = lab.state()
 
-    checked = lab.playbook("vgpu_host", "--check", "--diff", *arguments)
+    checked = lab.playbook("vgpu_host", "--check", "--diff", *wanted)
     assert checked.returncode == 0, checked.output
-    assert checked.count("changed") == {HOST: 6}, checked.output
+    assert "then one more reboot" in checked.output
     assert lab.state() == before
-    assert "-e 0" not in (program.parent / "calls").read_text()
+    assert smi.calls == []
 
-    done = lab.playbook("vgpu_host", *arguments)
+    done = lab.playbook("vgpu_host", *wanted)
     assert done.returncode == 0, done.output
-    assert done.count("changed") == checked.count("changed"), done.output
+    assert done.count("changed") == checked.count("changed") == {HOST: 7}, checked.output + done.output
     assert any("t4-16" in name for name in profiles(lab))
-    assert lab.hosts()[HOST]["intent"] == []
-    assert lab.hosts()[HOST]["in_maintenance"] is False
-    assert (program.parent / "calls").read_text().count("-e 0") == 1
-    booted = lab.hosts()[HOST]["booted"]
+    assert in_service(lab)
+    assert smi.calls == SET
+    assert smi.in_force
+    assert reboots(lab) == 2  # for the driver, and for the modes that could be set only then
 
-    again = lab.playbook("vgpu_host", *arguments)
+    again = lab.playbook("vgpu_host", *wanted)
     assert again.returncode == 0, again.output
     assert again.count("changed") == {}, again.output
-    assert lab.hosts()[HOST]["booted"] == booted
+    assert (reboots(lab), smi.calls) == (2, SET)
+
+    # With the driver loaded, modes change before the window's one reboot.
+    smi.set_by_hand(FIRST, "ecc", "Enabled")
+    smi.set_by_hand(SECOND, "mig", "Disabled")
+    checked = lab.playbook("vgpu_host", "--check", *wanted)
+    assert "ECC off at 0000:3b:00.0" in checked.output
+    assert "MIG on at 0000:5e:00.0" in checked.output
+    done = lab.playbook("vgpu_host", *wanted)
+    assert done.returncode == 0, done.output
+    assert done.count("changed") == checked.count("changed"), checked.output + done.output
+    assert in_service(lab)
+    assert smi.in_force
+    assert (reboots(lab), smi.calls) == (3, SET * 2)
+
+
+@pytest.mark.parametrize("moment", ["before", "after", "reboot"])
+def test_a_run_killed_about_the_modes_is_carried_on_without_a_reboot_too_few_or_too_many(
+    lab: Lab, smi: NvidiaSmi, moment: str
+) -> None:
+    wanted = arguments(lab, smi)
+    smi.behave(hang=None if moment == "reboot" else moment)
+    process = lab.start_playbook("vgpu_host", *wanted)
+    try:
+        wait_for(lambda: smi.hangs or reboots(lab) == 2 or process.poll() is not None, "the run is that far", 120)
+        assert process.poll() is None
+    finally:
+        output = kill_hard(process)
+    assert (reboots(lab) == 2) is (moment == "reboot"), output
+    assert lab.hosts()[HOST]["intent"] != []
+
+    smi.behave()
+    carried_on = lab.playbook("vgpu_host", *wanted)
+    assert carried_on.returncode == 0, carried_on.output
+    assert smi.in_force
+    assert in_service(lab)
+    assert reboots(lab) == 2
+    again = lab.playbook("vgpu_host", *wanted)
+    assert again.count("changed") == {}, again.output
+
+
+@pytest.mark.parametrize(
+    ("refuses", "pending", "further"),
+    # What is pending is not helped by one more reboot; what was dropped is set anew, once a run.
+    [("pending", "off", 0), ("dropped", "on", 1)],
+)
+def test_a_mode_that_does_not_take_keeps_the_host_out_of_service_and_is_said(
+    lab: Lab, smi: NvidiaSmi, refuses: str, pending: str, further: int
+) -> None:
+    wanted = arguments(lab, smi)
+    smi.behave(refuses=refuses)
+    for count in (2, 2 + further):
+        run = lab.playbook("vgpu_host", *wanted)
+        said = " ".join(run.output.split())
+        assert run.count("failed") == {HOST: 1}, run.output
+        assert f"{HOST} has come back, but not with the modes that are wanted" in said
+        assert f"ECC of the GPU at 0000:3b:00.0 is wanted off, and is on (pending: {pending})" in said
+        assert "MIG of the GPU at 0000:5e:00.0 is wanted on, and is off" in said
+        assert "nvidia-smi -q on the host" in said
+        assert lab.hosts()[HOST]["in_maintenance"] is True
+        assert reboots(lab) == count
+
+
+def test_a_driver_that_does_not_answer_is_said_with_its_own_words(lab: Lab, smi: NvidiaSmi) -> None:
+    wanted = arguments(lab, smi)
+    smi.program.write_text("#!/bin/sh\necho 'No devices were found'\nexit 6\n")
+    run = lab.playbook("vgpu_host", *wanted)
+    said = " ".join(run.output.split())
+    assert run.count("failed") == {HOST: 1}, run.output
+    assert f"{HOST}: the ECC and MIG modes cannot be read" in said
+    assert "No devices were found" in said
+    assert lab.hosts()[HOST]["in_maintenance"] is True
