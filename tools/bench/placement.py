@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import random
 import resource
 import sys
@@ -49,15 +50,15 @@ def fleet(hosts: int, gpus: int, uses: tuple[Use, ...] = ("same_size", "mixed_si
     ]
 
 
-def demands(count: int, seed: int = 1) -> list[Demand]:
-    """Machines of every profile, and with one or two whole GPUs, of several sizes of memory."""
+def demands(count: int, seed: int = 1, *, whole: bool = True) -> list[Demand]:
+    """Machines of every profile, and (if asked) with one or two whole GPUs, of several sizes of memory."""
     dice = random.Random(seed)  # noqa: S311 - a benchmark's data
     made = []
     for number in range(count):
         kind = dice.random()
         need = (
             Need("dynamic", dice.choice((1, 2)), id="10de:20f1")
-            if kind < 0.15
+            if whole and kind < 0.15
             else Need("vgpu", 1, profile=f"nvidia_a100-{dice.choice(_SIZES)}c")
         )
         made.append(Demand(f"vm-{number:05}", (need,), memory_mb=dice.choice((16, 32, 64)) * 1024, cpus=8))
@@ -105,8 +106,10 @@ def contraction(hosts: int, gpus: int, leaving: int) -> Instance:
 def show(what: str, size: str, seconds: float, found: Result) -> None:
     """One line of the table."""
     cost, bound = found.cost, found.bound
+    reasons = collections.Counter(refusal.code for refusal in found.refused)
+    why = f" ({', '.join(f'{count} {code}' for code, count in reasons.most_common())})" if reasons else ""
     print(
-        f"{what:<30} {size:>20} {seconds:8.2f} s  {found.engine:<9} refused {cost.refused} (>= {bound.refused}), "
+        f"{what:<30} {size:>20} {seconds:8.2f} s  {found.engine:<9} refused {cost.refused}{why} (>= {bound.refused}), "
         f"moves {cost.moves}, goal {cost.goal} (>= {bound.goal}){', optimal' if found.optimal else ''}",
         flush=True,
     )
@@ -132,6 +135,10 @@ def main() -> None:
     for goal in goals:
         measure(f"place, {goal}", size, Instance(hosts, wanted, goal))
     measure("place, a host spare", size, Instance(hosts, wanted[: args.vms // 2], "spread", spare_host=True))
+    one_size, most = tuple(fleet(args.hosts, args.gpus, ("same_size",))), args.hosts * args.gpus * 2
+    for goal in goals:
+        parts = Instance(one_size, tuple(demands(most, whole=False)), goal)
+        measure(f"one size a GPU, {goal}", f"{args.hosts} x {args.gpus} x {most}", parts)
     measure("place, too many", size, Instance(hosts[: args.hosts // 3], wanted, "fill"))
     leaving = max(1, args.hosts // 20)
     measure("empty hosts", f"{leaving} of {args.hosts}", contraction(args.hosts, args.gpus, leaving))

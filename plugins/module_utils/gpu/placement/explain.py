@@ -49,7 +49,10 @@ def _explain(solution: Solution, demand: Demand) -> Refusal:
         for name, state in states.items()
         if demand.host in (None, name) and demand.cluster in (None, state.host.cluster) and name != demand.origin
     }
-    code, reason = _reason(within, demand)
+    code, reason = _reason(within, demand, spare=solution.instance.spare_host)
+    if code == "placed_too_early":
+        name = next(name for name, state in within.items() if state.admits(demand) is not None)
+        return Refusal("", code, reason, f"Power on the others, then ask for it again: it would fit on {name}.")
     if code == "spare_host":
         return Refusal("", code, reason, "Add a host, or do without the spare capacity (spare: none).")
     return Refusal("", code, reason, _advice(solution, within, demand))
@@ -65,7 +68,7 @@ def needs_text(demand: Demand) -> str:
     return ", ".join(parts) or "nothing"
 
 
-def _reason(within: States, demand: Demand) -> tuple[str, str]:
+def _reason(within: States, demand: Demand, *, spare: bool) -> tuple[str, str]:
     where = f"on {demand.host}" if demand.host else f"in cluster {demand.cluster}" if demand.cluster else "anywhere"
     text = (
         f"it needs {needs_text(demand)}, and finds that nowhere {where}"
@@ -74,7 +77,7 @@ def _reason(within: States, demand: Demand) -> tuple[str, str]:
     )
     counts: dict[str, list[str]] = {}
     for name, state in within.items():
-        counts.setdefault(_obstacle(state, demand), []).append(name)
+        counts.setdefault(_obstacle(state, demand, spare=spare), []).append(name)
     parts = [f"{_TEXTS[code]} on {_some(counts[code])}" for code in _TEXTS if code in counts]
     code = next((code for code in _TEXTS if code in counts), "no_host")
     return code, f"{text}: {'; '.join(parts) or 'no host is left'}."
@@ -83,6 +86,7 @@ def _reason(within: States, demand: Demand) -> tuple[str, str]:
 # The obstacle that is the nearest to a place comes first: it is the one worth removing.
 _TEXTS = {
     "spare_host": "there would be room, but it is kept for the failure of a host,",
+    "placed_too_early": "there is room when the others have been placed, and no order was found in which all fit,",
     "anti_affinity": "a machine of the same anti-affinity group is",
     "memory_short": "memory is short",
     "cpus_short": "CPUs are short",
@@ -93,7 +97,7 @@ _TEXTS = {
 }
 
 
-def _obstacle(state: HostState, demand: Demand) -> str:
+def _obstacle(state: HostState, demand: Demand, *, spare: bool) -> str:
     if state.host.closed is not None:
         return "hosts_closed" if _enough(state, demand) else "no_such_gpu"
     if not _enough(state, demand):
@@ -104,7 +108,9 @@ def _obstacle(state: HostState, demand: Demand) -> str:
         return "memory_short"
     if demand.cpus > state.cpus:
         return "cpus_short"
-    return "anti_affinity" if any(state.groups[group] for group in demand.groups) else "spare_host"
+    if any(state.groups[group] for group in demand.groups):
+        return "anti_affinity"
+    return "spare_host" if spare else "placed_too_early"
 
 
 def _enough(state: HostState, demand: Demand, *, set_up: bool = True) -> bool:
@@ -177,13 +183,15 @@ def _leave(solution: Solution, within: States, demand: Demand) -> str | None:
     for name, state in list(within.items())[:_HOSTS]:
         if not state.wants(demand):
             continue
-        movable = {resident.demand.name for resident in state.host.residents if resident.movable}
+        movable = {resident.demand.name: resident.movable for resident in state.host.residents}
         for vm, (other, _grants) in state.vms.items():
+            if vm not in movable:  # it has only been asked for, as this one has
+                continue
             after = state.copy()
             after.remove(vm)
             if after.admits(demand) is None:
                 continue
-            if vm in movable:
+            if movable[vm]:
                 stay = dataclasses.replace(other, host=None, origin=name)
                 target = next((n for n, there in solution.states.items() if there.admits(stay) is not None), None)
                 if target is not None:

@@ -10,7 +10,8 @@ import itertools
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.admission import HostState, admit, room_for
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.model import Demand, Goal, Instance, Need
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.bounds import bound
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.model import Demand, Instance, Need
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.solution import Solution
 
 _ROOM = 64
@@ -20,7 +21,13 @@ _TRIES = 5_000
 _SMALL = 5_000
 """Machines times hosts up to which every machine is tried elsewhere."""
 
+_REPAIRED = 2
+"""How many answers are repaired, those with the fewest refused."""
+
 Rank = tuple[t.Any, ...]
+Way = t.Literal["spread", "even", "fill", "fewest_hosts"]
+"""By what hosts are ranked: a goal, or `even`: on few GPUs, but on many hosts."""
+_WAYS: t.Final[tuple[Way, ...]] = ("even", "fill", "fewest_hosts", "spread")
 
 
 @dataclasses.dataclass(slots=True)
@@ -33,26 +40,67 @@ class _Budget:
 
 
 def solve(instance: Instance, *, tries: int = _TRIES) -> Solution:
-    """A good answer. What is refused may still have found a place in a better one: see `bounds`."""
-    solution = greedy(instance)
+    """A good answer. What is refused may still have found a place in a better one: see `bounds`.
+
+    A goal never costs a machine its place: how many are served is found out in the same way for every goal.
+    """
+    solution = greedy(instance, instance.goal)
     if solution.refused:
-        # The largest first leaves little room unused, the smallest first serves more when there is too little.
-        served = greedy(instance, smallest_first=True).where
-        fewer = greedy(instance, only=served)
-        solution = min(solution, fewer, key=lambda found: found.cost.key)
+        solution = _serve(instance, solution, tries)
     budget = _Budget(tries)
-    if solution.refused:
-        solution = _swap(solution, budget)
-    if solution.refused and instance.max_moves:
-        solution = _make_room(solution, budget)
     if instance.goal == "fewest_hosts":
         solution = _empty_hosts(solution, budget)
     if len(solution.demands) * len(solution.states) <= _SMALL:
         solution = _relocate(solution, budget)
-    return solution
+    return _level(solution, budget) if instance.goal == "spread" else solution
 
 
-def greedy(instance: Instance, *, smallest_first: bool = False, only: t.Collection[str] | None = None) -> Solution:
+def _serve(instance: Instance, own: Solution, tries: int) -> Solution:
+    """The answer with the fewest refused that is found, the best of these by the goal; `own` is the goal's first.
+
+    How many are refused in it depends on no goal: the same ways are tried, and the same answers repaired.
+    """
+    least = bound(instance, own).refused
+    found: list[Solution] = []
+    for way in _WAYS:
+        found.append(_top_up(own if way == instance.goal else greedy(instance, way)))
+        if len(found[-1].refused) <= least:
+            return found[-1]
+        # The largest first leaves little room unused, the smallest first serves more when there is too little.
+        served = greedy(instance, way, smallest_first=True).where
+        found.append(_top_up(greedy(instance, way, only=served)))
+    found.sort(key=lambda solution: len(solution.refused))  # stable: of equals the first
+    for solution in found[:_REPAIRED]:
+        budget = _Budget(tries // _REPAIRED)
+        repaired = _swap(solution, budget)
+        found.append(_make_room(repaired, budget) if repaired.refused and instance.max_moves else repaired)
+    return min(found, key=lambda solution: solution.cost.key)
+
+
+def _top_up(solution: Solution) -> Solution:
+    """Place what was left out and still fits, each on the first host that takes it beside those it has."""
+    found = solution.copy()
+    last: dict[Demand, int] = {}
+    names = list(found.states)
+    for demand in solution.refused:
+        kind = dataclasses.replace(demand, name="")
+        # Hosts only become fuller, so one that took no equal machine takes none later.
+        for index in range(last.get(kind, 0), len(names)):
+            last[kind] = index
+            if found.states[names[index]].admits(demand) is None:
+                continue
+            state = found.rebuilt(names[index], more=[demand])
+            if state is not None:
+                found.where[demand.name], found.states[names[index]] = names[index], state
+                break
+        else:
+            last[kind] = len(names)
+    return found
+
+
+def greedy(
+    instance: Instance, way: Way, *, smallest_first: bool = False, only: t.Collection[str] | None = None
+) -> Solution:
     """Machine after machine to the host that is best for it then; `only` these, if given."""
     solution = Solution.empty(instance)
     demands = [demand for demand in solution.demands if only is None or demand.name in only]
@@ -60,17 +108,17 @@ def greedy(instance: Instance, *, smallest_first: bool = False, only: t.Collecti
         demands.reverse()
     kinds = itertools.groupby(demands, key=lambda demand: (demand.needs, demand.cluster, demand.host))
     for _kind, alike in kinds:
-        _place_kind(solution, list(alike), instance.goal)
+        _place_kind(solution, list(alike), way)
     return solution
 
 
-def _place_kind(solution: Solution, demands: list[Demand], goal: Goal) -> None:
+def _place_kind(solution: Solution, demands: list[Demand], way: Way) -> None:
     """Place machines that differ in memory, processors and groups only; hosts wait in a heap, the best first."""
     first = demands[0]
     heap: list[tuple[Rank, str]] = []
     for name, state in solution.states.items():
         if state.wants(dataclasses.replace(first, origin=None)):
-            rank = _rank(state, first.needs, goal)
+            rank = _rank(state, first.needs, way)
             if rank is not None:
                 heap.append((rank, name))
     heapq.heapify(heap)
@@ -92,7 +140,7 @@ def _place_kind(solution: Solution, demands: list[Demand], goal: Goal) -> None:
                 aside.append(item)
             else:
                 solution.where[demand.name] = item[1]
-                rank = _rank(state, demand.needs, goal)
+                rank = _rank(state, demand.needs, way)
                 if rank is not None:
                     heapq.heappush(heap, (rank, item[1]))
                 break
@@ -100,7 +148,7 @@ def _place_kind(solution: Solution, demands: list[Demand], goal: Goal) -> None:
             heapq.heappush(heap, item)
 
 
-def _rank(state: HostState, needs: tuple[Need, ...], goal: Goal) -> Rank | None:
+def _rank(state: HostState, needs: tuple[Need, ...], way: Way) -> Rank | None:
     """How good a host is for machines with these needs, the least first; None when its GPUs have no room."""
     policy = state.host.policy
     admitted = admit(state.gpus, policy, needs)
@@ -108,10 +156,12 @@ def _rank(state: HostState, needs: tuple[Need, ...], goal: Goal) -> Rank | None:
         return None
     room = room_for(state.gpus, policy, needs, _ROOM)
     unused = not state.vms
-    if goal == "spread":
+    if way == "spread":
         return (len(state.vms), -room)
     opened = sum(gpu.in_use for gpu in admitted[0]) - sum(gpu.in_use for gpu in state.gpus)
-    return (opened, unused, room) if goal == "fill" else (unused, room, opened)
+    if way == "even":
+        return (opened, len(state.vms), -room)
+    return (opened, unused, room) if way == "fill" else (unused, room, opened)
 
 
 def _swap(solution: Solution, budget: _Budget) -> Solution:
@@ -217,6 +267,39 @@ def _without(solution: Solution, host: str, budget: _Budget) -> Solution | None:
             return None
         solution = found
     return solution
+
+
+def _level(solution: Solution, budget: _Budget) -> Solution:
+    """Move placed machines from the fullest hosts to the emptiest that take them, as long as there are any.
+
+    Of equal machines on a host one is tried.
+    """
+    found = solution.copy()
+    states = found.states
+    improved = True
+    while improved:
+        improved = False
+        emptiest = sorted(
+            (name for name, state in states.items() if state.host.closed is None),
+            key=lambda name: len(states[name].vms),
+        )
+        for host in reversed(emptiest):
+            for demand in {dataclasses.replace(demand, name=""): demand for demand in found.on(host)}.values():
+                for target in emptiest:
+                    if len(states[target].vms) + 1 >= len(states[host].vms):
+                        break
+                    if not budget.take():
+                        return found
+                    if states[target].admits(demand) is None:
+                        continue
+                    without = found.rebuilt(host, without=demand)
+                    there = found.rebuilt(target, more=[demand])
+                    if without is not None and there is not None:
+                        found.where[demand.name] = target
+                        states[host], states[target] = without, there
+                        improved = True
+                        break
+    return found
 
 
 def _relocate(solution: Solution, budget: _Budget) -> Solution:

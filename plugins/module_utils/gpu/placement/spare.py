@@ -10,7 +10,7 @@ import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.admission import HostState, States
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.heuristic import solve
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.model import Instance, order
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.model import GOALS, Instance, order
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.solution import Solution
 
 
@@ -54,7 +54,18 @@ def _survives(failed: str, state: HostState, states: States, candidates: dict[t.
 def solve_with_spare(instance: Instance) -> Solution:
     """An answer that makes no host's failure worse than it is now.
 
-    First as if there were no such wish; if that fails, with the roomiest host of each cluster held back; if that
+    Where machines are refused, the other goals are tried too: another distribution may leave the spare room as well.
+    """
+    best = _solve(instance)
+    for goal in GOALS:
+        if best.refused and goal != instance.goal:
+            other = dataclasses.replace(_solve(dataclasses.replace(instance, goal=goal)), instance=instance)
+            best = min(best, other, key=lambda solution: solution.cost.key)
+    return best
+
+
+def _solve(instance: Instance) -> Solution:
+    """First as if there were no such wish; if that fails, with the roomiest host of each cluster held back; if that
     fails, as many machines as possible, in their order.
     """
     before = fragile(Solution.empty(instance).states)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import typing as t
 from pathlib import Path
 
@@ -38,6 +39,20 @@ def vgpu(profile: str, count: int = 1) -> Need:
 
 def whole(count: int = 1, device: str = "10de:20f1", **more: t.Any) -> Need:
     return Need("dynamic", count, id=device, **more)
+
+
+def fleet(
+    hosts: int, each: int, load: float, *, seed: int = 1, sizes: t.Sequence[int] = (4, 8, 10, 20, 40), **more: t.Any
+) -> Instance:
+    """Equal hosts with A100-40, and machines of random sizes that ask for this part of the framebuffer."""
+    policy, use = more.pop("policy", "performance"), more.pop("use", "same_size")
+    made = tuple(Host(f"esx-{number:03}", "gpu", gpus(each, use=use), policy=policy) for number in range(hosts))
+    dice = random.Random(seed)  # noqa: S311 - made-up fleets
+    left, wanted = hosts * each * 40 * load, []
+    while (size := dice.choice(sizes)) <= left:
+        left -= size
+        wanted.append(Demand(f"vm-{len(wanted):04}", (vgpu(f"a100-{size}c"),)))
+    return Instance(made, tuple(wanted), **more)
 
 
 def check(instance: Instance, result: Result) -> None:

@@ -9,7 +9,10 @@ import typing as t
 
 import pytest
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.admission import HostState, admit
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.heuristic import solve
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.model import (
+    GOALS,
+    Cost,
     Demand,
     Gpu,
     Host,
@@ -17,9 +20,10 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.model
     Need,
     Resident,
 )
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.place import place
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.place import place, result
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.profiles import UnknownProfileError, profile
-from placement_cases import ADDRESSES, check, gpus, vgpu, whole
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.solution import Solution
+from placement_cases import ADDRESSES, check, fleet, gpus, vgpu, whole
 
 
 def resident(host: Host, *demands: Demand, movable: bool = True) -> Host:
@@ -79,6 +83,66 @@ def test_goals() -> None:
     fill = place(Instance((*hosts[:2], half), wanted[:1], "fill"))
     assert (fill.placements[0].host, fill.placements[0].grants[0].address) == ("esx-2", ADDRESSES[0])
     assert fill.optimal
+
+
+@pytest.mark.parametrize("goal", GOALS)
+@pytest.mark.parametrize("policy", ["performance", "consolidation"])
+@pytest.mark.parametrize(("hosts", "each", "load"), [(60, 4, 0.7), (60, 4, 0.97), (20, 4, 0.9), (8, 8, 0.8)], ids=str)
+def test_no_goal_costs_a_machine_its_place(hosts: int, each: int, load: float, policy: str, goal: t.Any) -> None:
+    for seed in (1, 2, 3):
+        instance = fleet(hosts, each, load, seed=seed, policy=policy, goal=goal)
+        answer = place(instance, "heuristic")
+        check(instance, answer)
+        assert not answer.refused
+
+
+def test_the_solver_starts_from_the_answer_that_serves_all() -> None:
+    instance = fleet(8, 8, 0.8)
+    answer = place(instance)
+    check(instance, answer)
+    assert (answer.engine, answer.refused) == ("cp-sat", ())
+
+
+@pytest.mark.parametrize("use", ["same_size", "mixed_size"])
+def test_with_too_little_room_every_goal_refuses_as_few(use: str) -> None:
+    refused = {}
+    for goal in GOALS:
+        instance = fleet(20, 4, 1.2, use=use, goal=goal)
+        refused[goal] = place(instance, "heuristic").cost.refused
+    assert len(set(refused.values())) == 1, refused
+    assert refused["spread"] > 0
+
+
+def test_nobody_is_refused_who_fits_beside_the_others() -> None:
+    """Memory runs short for the large: what is left over is given to those who can do with it."""
+    hosts = tuple(Host(f"esx-{n}", "gpu", gpus(4, use="mixed_size"), free_memory_mb=1000) for n in range(6))
+    kinds = ((40, 90), (40, 30), (20, 210), (10, 64), (8, 150), (4, 30))
+    wanted = tuple(
+        Demand(f"vm-{n}", (vgpu(f"a100-{size}c"),), memory_mb=memory) for n, (size, memory) in enumerate(kinds * 12)
+    )
+    for goal in GOALS:
+        solution = solve(Instance(hosts, wanted, goal), tries=0)
+        for demand in solution.refused:
+            roomy = [name for name, state in solution.states.items() if state.admits(demand) is not None]
+            assert not [name for name in roomy if solution.rebuilt(name, more=[demand]) is not None]
+
+
+def test_spread_stays_even_where_only_full_gpus_serve_all() -> None:
+    """The mean is 6.7 machines on a host: the sum of squares is within a tenth of what no answer can be below."""
+    answer = place(fleet(60, 4, 0.7))
+    assert answer.cost.goal <= 1.1 * answer.bound.goal
+
+
+@pytest.mark.parametrize("load", [0.5, 1.2])
+def test_the_work_grows_with_the_fleet_and_not_with_its_square(load: float) -> None:
+    """Counted in questions to a host, as seconds depend on the machine."""
+    steps = []
+    for hosts in (50, 200):
+        admit.cache_clear()
+        solve(fleet(hosts, 4, load))
+        asked = admit.cache_info()
+        steps.append(asked.hits + asked.misses)
+    assert steps[1] < 6 * steps[0]
 
 
 def test_anti_affinity_clusters_and_fixed_hosts_hold() -> None:
@@ -190,6 +254,29 @@ def test_a_refusal_says_why_and_what_would_help(
     (refusal,) = place(Instance(tuple(hosts), (demand,))).refused
     assert (refusal.vm, refusal.code) == ("v", code)
     assert refusal.advice == advice
+
+
+def test_no_advice_waits_for_a_machine_that_is_not_there() -> None:
+    """Both ask for the GPU, and neither runs: there is nobody who could leave."""
+    hosts = (Host("esx-1", None, gpus(1)),)
+    wanted = tuple(Demand(name, (vgpu("a100-20c"),)) for name in ("v1", "v2", "v3"))
+    (refusal,) = place(Instance(hosts, wanted)).refused
+    assert (refusal.vm, refusal.code) == ("v3", "gpus_taken")
+    assert refusal.advice == "Add a host with 1 x a100-20c free, or ask for less."
+
+
+def test_who_finds_room_only_after_the_others_is_told_so() -> None:
+    """The largest come first, and performance gives each an empty GPU; the solver is not asked to do better."""
+    hosts = (Host("esx-1", None, gpus(1)),)
+    demand = Demand("v", (vgpu("a100-20c"),))
+    (refusal,) = result(Solution.empty(Instance(hosts, (demand,))), Cost(), "heuristic").refused
+    assert refusal.code == "placed_too_early"
+    assert "none" not in refusal.advice
+    assert refusal.reason == (
+        "it needs 1 x a100-20c, and finds that nowhere: there is room when the others have been placed, and no"
+        " order was found in which all fit, on esx-1."
+    )
+    assert refusal.advice == "Power on the others, then ask for it again: it would fit on esx-1."
 
 
 def test_labels_and_addresses_choose_among_gpus() -> None:

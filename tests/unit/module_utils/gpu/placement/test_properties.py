@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement import cpsat, search
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.admission import admit
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.bounds import bound
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.heuristic import solve
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.model import Cost, Gpu, Instance, Need
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.model import GOALS, Cost, Gpu, Instance, Need
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.place import place, result
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.solution import Solution
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.spare import fragile
@@ -28,6 +29,25 @@ RELAXED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(instances(hosts=4, demands=8, moves=2))
 def test_no_answer_breaks_a_rule_and_no_bound_is_above_it(instance: Instance) -> None:
     check(instance, place(instance))
+
+
+@settings(RELAXED, max_examples=150)
+@given(instances(hosts=4, demands=8, moves=1), st.booleans())
+def test_no_goal_costs_a_machine_its_place(instance: Instance, spare: bool) -> None:
+    refused = {
+        place(dataclasses.replace(instance, goal=goal, spare_host=spare), "heuristic").cost.refused for goal in GOALS
+    }
+    assert len(refused) == 1
+
+
+@settings(RELAXED, max_examples=150)
+@given(instances(hosts=3, demands=8, moves=1), st.booleans())
+def test_advice_names_only_machines_that_are_there(instance: Instance, spare: bool) -> None:
+    refused = place(dataclasses.replace(instance, spare_host=spare)).refused
+    asked = {demand.name for demand in instance.demands}
+    for refusal in refused:
+        assert not asked & set(re.findall(r"[\w-]+", refusal.advice))
+        assert spare or (refusal.code != "spare_host" and "spare" not in refusal.advice)
 
 
 @settings(RELAXED, max_examples=80)
