@@ -4,13 +4,21 @@
 
 from __future__ import annotations
 
+import collections
 import collections.abc
 import dataclasses
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vgpu import Profile, parse_profile, plain
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.selection import normalise_address
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vgpu import (
+    MIG_MODE,
+    MIG_SLICES,
+    Profile,
+    parse_profile,
+    plain,
+)
 
 ProfileClass = t.Literal["compute", "workstation"]
 
@@ -47,6 +55,8 @@ class Choice:
     profile: str | None
     reason: str
     """What it is and why, or what could be had instead; one or two sentences."""
+    wrong_mode: bool = False
+    """Whether nothing but the mode of the GPUs, MIG or not, stands in the way."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,11 +75,14 @@ class _Offer:
 def choose(needs: Needs, host: HostFacts, catalog: Catalog, *, has: collections.abc.Collection[str] = ()) -> Choice:
     """The smallest profile of the host that meets the needs; one of `has` (already attached) if it does.
 
-    Of profiles of one size that with the smaller share of its GPU, then by name.
+    Of profiles of one size that with the smaller share of its GPU, then by name. A MIG-backed profile needs a GPU in
+    MIG mode, a time-sliced one a GPU that is not: others of the host's list are left out.
     """
-    offers = _offers(host, catalog)
-    if not offers:
+    listed = _offers(host, catalog)
+    if not listed:
         return Choice(None, f"{host.name} offers no vGPU profile now.")
+    modes = _modes(host, catalog)
+    offers = [offer for offer in listed if _takes(modes[offer.profile.board], offer.profile)]
     fitting = sorted((o for o in offers if not _lacks(o, needs)), key=_rank)
     mine = {plain(name) for name in has}
     for offer in fitting:
@@ -77,7 +90,51 @@ def choose(needs: Needs, host: HostFacts, catalog: Catalog, *, has: collections.
             return Choice(offer.profile.name, f"{offer}: already attached, meets {needs}")
     if fitting:
         return Choice(fitting[0].profile.name, f"{fitting[0]}: the smallest of {host.name} with {needs}")
+    elsewhere = min((o for o in listed if o not in offers and not _lacks(o, needs)), key=_rank, default=None)
+    if elsewhere is not None:
+        return Choice(None, _mode_text(elsewhere.profile, host), wrong_mode=True)
     return Choice(None, f"No vGPU profile of {host.name} has {needs}. {_instead(offers, needs, host)}")
+
+
+def wrong_mode(profile: Profile, host: HostFacts, catalog: Catalog) -> str | None:
+    """Why the mode of the host's GPUs, MIG or not, keeps a profile away, and what to do; None when it does not.
+
+    The host's list of profiles has both kinds, whatever mode its GPUs are in.
+    """
+    modes = _modes(host, catalog)[profile.board]
+    known = modes and None not in modes
+    return _mode_text(profile, host) if known and not _takes(modes, profile) else None
+
+
+def _modes(host: HostFacts, catalog: Catalog) -> t.Mapping[str, list[str | None]]:
+    """The modes of the GPUs that are set up for vGPUs, by board (HostGraphicsInfo.vgpuMode, None before API 8.0.3)."""
+    ids = {normalise_address(function.address) or function.address: function.id for function in host.devices}
+    modes: dict[str, list[str | None]] = collections.defaultdict(list)
+    for device in host.graphics:
+        model = catalog.get(ids.get(device.address, ""))
+        if device.graphics_type == "sharedDirect" and model is not None and model.board is not None:
+            modes[model.board].append(device.vgpu_mode)
+    return modes
+
+
+def _takes(modes: t.Sequence[str | None], profile: Profile) -> bool:
+    """Whether a GPU in one of these modes takes the profile. Where no GPU is seen, time-sliced ones are expected."""
+    if profile.slices is not None:
+        return MIG_MODE in modes
+    return not modes or any(mode != MIG_MODE for mode in modes)
+
+
+def _mode_text(profile: Profile, host: HostFacts) -> str:
+    board = profile.board
+    if profile.slices is not None:
+        return (
+            f"{profile.name} is MIG-backed, and no {board} of {host.name} is in MIG mode. Turn MIG on (role"
+            " esxi_graphics, esxi_graphics_mig), or ask for a time-sliced profile."
+        )
+    return (
+        f"{profile.name} is time-sliced, and every {board} of {host.name} is in MIG mode. Turn MIG off (role"
+        " esxi_graphics, esxi_graphics_mig), or ask for a MIG-backed profile."
+    )
 
 
 def _offers(host: HostFacts, catalog: Catalog) -> list[_Offer]:
@@ -89,7 +146,7 @@ def _offers(host: HostFacts, catalog: Catalog) -> list[_Offer]:
         model = catalog.of_board(profile.board)
         share = None
         if model is not None and model.framebuffer_gb:
-            share = profile.size_gb / model.framebuffer_gb
+            share = max(profile.size_gb / model.framebuffer_gb, (profile.slices or 0) / MIG_SLICES)
         found.append(_Offer(profile, share, name in host.vgpu_migrate, name in host.vgpu_suspend))
     return found
 

@@ -22,6 +22,7 @@ _NAME = re.compile(
     re.IGNORECASE,
 )
 MIG_SLICES = 7
+MIG_MODE = "multiInstanceGpu"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Gpu:
             return None
         if any(slot.profile.series != profile.series for slot in self.slots):
             return None
-        if profile.slices is not None or self.mode == "multiInstanceGpu":
+        if profile.slices is not None or self.mode == MIG_MODE:
             return self._mig_start(profile)
         if self.mode == "mixedSize":
             return self._mixed_start(profile)
@@ -111,7 +112,7 @@ class Gpu:
         return None
 
     def _mig_start(self, profile: Profile) -> int | None:
-        if profile.slices is None or self.mode != "multiInstanceGpu":
+        if profile.slices is None or self.mode != MIG_MODE:
             return None
         slices = sum(slot.profile.slices or 0 for slot in self.slots)
         fits = slices + profile.slices <= MIG_SLICES and self.used_gb + profile.size_gb <= self.framebuffer_gb

@@ -13,7 +13,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import GpuAttachment, HostFacts, VmFacts
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.host_gpus import HostGpus
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Problem
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.profiles import choose
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.profiles import choose, wrong_mode
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.suggest import did_you_mean, some_of
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vgpu import (
     Gpu,
@@ -61,7 +61,8 @@ def resolve(vm: VmFacts, wants: collections.abc.Sequence[GpuWant], host: HostGpu
             if choice.profile is None:
                 why = cannot_offer(host, None)
                 text = f"asks for a vGPU with {want.needs}. {why[1] if why else choice.reason}"
-                code, kind = (why[0], "state") if why else ("profile_not_found", "input")
+                mode = ("wrong_gpu_mode", "state") if choice.wrong_mode else ("profile_not_found", "input")
+                code, kind = (why[0], "state") if why else mode
                 problems.append(Problem(code, vm.name, text, "gpus", kind=t.cast("t.Any", kind)))
             else:
                 reasons[choice.profile] = choice.reason
@@ -218,6 +219,10 @@ def shortages(
             continue
         profiles = collections.Counter(profile.name for profile in demands[name])
         asked = ", ".join(f"{count} x {profile}" for profile, count in profiles.items())
+        modes = [wrong_mode(profile, host.facts, host.catalog) for profile in demands[name]]
+        if (mode := next((text for text in modes if text), None)) is not None:
+            found[name] = Problem("wrong_gpu_mode", name, f"asks for {asked}. {mode}", "gpus", kind="state")
+            continue
         used = "; ".join(_held(gpu) for gpu in gpus.values())
         text = (
             f"asks for {asked}, and {host.name} has no room for it beside those that run and those asked for with it"

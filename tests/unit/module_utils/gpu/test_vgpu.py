@@ -6,9 +6,10 @@ import dataclasses
 import itertools
 
 import pytest
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu import mmio
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu import mmio, vgpu_wants
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import GraphicsDevice, HostFacts
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.host_gpus import HostGpus
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.profiles import Choice, Needs, choose
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vgpu import (
     Gpu,
@@ -19,6 +20,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vgpu import (
     predict,
     running,
 )
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.wants import GpuWant
 from gpu_builders import A100, SLOTS, T4, gpu, host, vgpu, vm
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -86,6 +88,70 @@ def test_a_profile_that_is_there_and_will_do_is_kept() -> None:
     needs = Needs(at_least_gb=8)
     assert choose(needs, offering("a100"), CATALOG, has=["grid_a100-20c"]).profile == "nvidia_a100-20c"
     assert choose(needs, offering("a100"), CATALOG, has=["grid_a100-4c"]).profile == "nvidia_a100-8c"
+
+
+def in_modes(*modes: str | None, only: str = "") -> HostFacts:
+    """A host with A100s in these modes, whose list has time-sliced and MIG-backed profiles."""
+    names = tuple(f"nvidia_a100-{one}c" for one in ("4", "10", "20", "1-5", "2-10", "3-20", "4-20") if only in one)
+    devices = [gpu(SLOTS[index], A100, active=False) for index in range(len(modes))]
+    graphics = tuple(
+        GraphicsDevice(SLOTS[index], "sharedDirect", mode, memory_mb=40960) for index, mode in enumerate(modes)
+    )
+    return host("esx", *devices, graphics=graphics, vgpu_types=names, vgpu_migrate=names, vgpu_suspend=names)
+
+
+@pytest.mark.parametrize(
+    ("modes", "needs", "expected"),
+    [
+        (["sameSize"], Needs(at_least_gb=5), "nvidia_a100-10c"),
+        (["mixedSize", "none"], Needs(at_least_gb=5), "nvidia_a100-10c"),
+        ([None], Needs(at_least_gb=5), "nvidia_a100-10c"),
+        (["multiInstanceGpu"], Needs(at_most_gpu=0.5), "nvidia_a100-1-5c"),
+        (["multiInstanceGpu"], Needs(at_least_gb=6), "nvidia_a100-2-10c"),
+        # Four of seven slices are more than half a GPU, though they have half of its memory.
+        (["multiInstanceGpu"], Needs(at_least_gb=20, at_most_gpu=0.5), "nvidia_a100-3-20c"),
+        (["multiInstanceGpu", "sameSize"], Needs(), "nvidia_a100-4c"),
+        (["multiInstanceGpu", "sameSize"], Needs(at_least_gb=5), "nvidia_a100-1-5c"),
+    ],
+)
+def test_a_profile_is_chosen_that_the_modes_of_the_gpus_take(
+    modes: list[str | None], needs: Needs, expected: str
+) -> None:
+    assert choose(needs, in_modes(*modes), CATALOG).profile == expected
+
+
+def test_the_share_of_a_mig_profile_counts_its_slices() -> None:
+    four = choose(Needs(at_least_gb=20, at_most_gpu=0.5), in_modes("multiInstanceGpu", only="4-20"), CATALOG)
+    assert four.profile is None
+    assert "nvidia_a100-4-20c (20 GB, 0.571 of a GPU) without at_most_gpu" in four.reason
+
+
+@pytest.mark.parametrize(
+    ("modes", "mig", "said", "to_do"),
+    [
+        (["sameSize", "none"], True, "is MIG-backed, and no a100 of esx is in MIG mode", "Turn MIG on"),
+        (["multiInstanceGpu"] * 2, False, "is time-sliced, and every a100 of esx is in MIG mode", "Turn MIG off"),
+    ],
+)
+def test_where_the_mode_rules_all_out_that_is_said(modes: list[str], mig: bool, said: str, to_do: str) -> None:
+    facts = in_modes(*modes)
+    names = tuple(name for name in facts.vgpu_types if (named(name).slices is not None) == mig)
+    facts = dataclasses.replace(facts, vgpu_types=names)
+    choice = choose(Needs(at_least_gb=10), facts, CATALOG)
+    assert (choice.profile, choice.wrong_mode) == (None, True)
+    assert said in choice.reason
+    assert to_do in choice.reason
+    assert "esxi_graphics_mig" in choice.reason
+    # A need that nothing meets in any mode is not for the mode to blame.
+    assert not choose(Needs(at_least_gb=90), facts, CATALOG).wrong_mode
+    here = HostGpus(facts, CATALOG)
+    off = vm("vm-1")
+    (problem,) = vgpu_wants.resolve(off, [GpuWant("vgpu", 1, needs=Needs(at_least_gb=10))], here).problems
+    assert (problem.code, problem.kind) == ("wrong_gpu_mode", "state")
+    asked = vm("vm-1", vgpu(names[0]))
+    (short,) = vgpu_wants.shortages(here, {"vm-1": asked}, [asked], {"vm-1"}).values()
+    assert (short.code, short.kind) == ("wrong_gpu_mode", "state")
+    assert said in short.msg
 
 
 def test_a_refusal_says_what_could_be_had() -> None:
