@@ -36,6 +36,35 @@ options:
       cluster:
         description: The cluster that it is to be in; not checked if not set.
         type: str
+  own:
+    description:
+      - Virtual machines that the inventory gives O(hosts) themselves, each on its host. They have their room before
+        those of O(vms); a contraction makes and changes none of them.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the virtual machine.
+        type: str
+        required: true
+      host:
+        description: Its host.
+        type: str
+        required: true
+      gpus:
+        description:
+          - Its GPUs, in any way that M(gpuops.vsphere.vm_gpu) takes them. Some cannot be told before the host is asked;
+            the plan says which.
+        type: list
+        elements: dict
+        default: []
+      memory_mb:
+        description: Its memory.
+        type: int
+      num_cpus:
+        description: Its virtual processors.
+        type: int
   retiring:
     description: Hosts on their way out.
     type: list
@@ -128,6 +157,10 @@ objects:
   description: For each host and virtual machine of the plan, its steps, or what stands in the way.
   returned: always
   type: dict
+action:
+  description: What was planned.
+  returned: always
+  type: str
 steps:
   description: The steps in order, each with C(action), C(object), C(what), C(reason), C(vms), C(jobs) and C(needs).
   returned: always
@@ -139,6 +172,10 @@ table:
   type: str
 where:
   description: The host of each wanted virtual machine in the end.
+  returned: always
+  type: dict
+work:
+  description: The host of each wanted virtual machine that is to be made, changed or powered on.
   returned: always
   type: dict
 moves:
@@ -196,6 +233,18 @@ def argument_spec() -> Spec:
             "default": [],
             "options": {"name": {"type": "str", "required": True}, "cluster": {"type": "str"}},
         },
+        "own": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {
+                "name": {"type": "str", "required": True},
+                "host": {"type": "str", "required": True},
+                "gpus": {"type": "list", "elements": "dict", "default": []},
+                "memory_mb": {"type": "int"},
+                "num_cpus": {"type": "int"},
+            },
+        },
         "retiring": {"type": "list", "elements": "str", "default": []},
         "leave_as": {"type": "str", "choices": ["standalone", "removed"], "default": "standalone"},
         "pool_prefix": {"type": "str", "default": ""},
@@ -236,9 +285,11 @@ def plan(facts: SiteFacts, params: Params) -> Planned:
     return Planned(
         plans=found.plans(),
         returns={
+            "action": params["action"],
             "steps": [dataclasses.asdict(step) for step in found.steps],
             "table": table(found),
             "where": found.where,
+            "work": found.work,
             "moves": found.moves,
             "removed": found.removed,
             "clusters": sorted(cluster for cluster in clusters if cluster),

@@ -15,14 +15,16 @@ import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, VmFacts, assume_hosts
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_wants import differences, own_machine
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership import (
     maintenance_owner,
     reboot_in_progress,
     unknown_host,
 )
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement import options
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.fleet import FleetPlaces, place_fleet
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.options import gpu_text
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.site import SiteFacts
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.site import SiteFacts, closed_reason
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import ObjectPlan, Problem
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.suggest import did_you_mean, some_of
 
@@ -57,6 +59,8 @@ class FleetPlan:
     """Virtual machines to shut down and delete."""
     where: dict[str, str]
     """Wanted virtual machine -> its host in the end."""
+    work: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Wanted virtual machine that is made, changed or powered on -> its host."""
     moves: dict[str, str] = dataclasses.field(default_factory=dict)
     """Running virtual machine of a retiring host -> the host that it migrates to."""
 
@@ -79,14 +83,22 @@ def plan_fleet(facts: SiteFacts, params: Params) -> FleetPlan:
     retiring = [name for name in params["retiring"] if params["action"] != "expand"]
     joining = {item["name"]: item.get("cluster") for item in params["hosts"] if params["action"] != "contract"}
     facts = _prepared(facts, params["prepared"], joining, params["host_changes"])
+    owned, uncounted = _own(facts, params)
+    params = {**params, "vms": [*owned.values(), *params["vms"]]}
     wanted = [item["name"] for item in params["vms"]]
     scope = _Scope(facts, frozenset(item["name"] for item in params["hosts"]), frozenset(retiring), params)
     removed = _removed(facts, params, scope, wanted)
     left = {name: vm for name, vm in facts.vms.items() if name not in removed}
     asked, refused = scope.asked()
     problems += refused
-    places = _places(dataclasses.replace(facts, vms=left), params, scope, asked)
+    changed = _changed(left, params, scope, uncounted)
+    # What changes while it runs needs its place anew, on the host that it is on.
+    again = {name: dataclasses.replace(left[name], power="poweredOff") for name in changed.keys() - uncounted}
+    places = _places(dataclasses.replace(facts, vms={**left, **again}), params, scope, asked)
     plan = FleetPlan([], problems, scope.left_alone(), places, removed, {})
+    if uncounted and params["action"] != "contract":
+        text = "its GPUs depend on what the host offers then; the plan does not count them."
+        plan.warnings += [f"{name}: {text}" for name in sorted(uncounted)]
     if params["action"] != "expand" and not params["pool_sized"]:
         plan.warnings.append(_UNSIZED)
     for name, cluster in joining.items():
@@ -100,7 +112,7 @@ def plan_fleet(facts: SiteFacts, params: Params) -> FleetPlan:
             hint = did_you_mean(name, facts.hosts.keys() - set(retiring))
             text = f"The vCenter has no host {name} of esxi_retiring: it has left already, or the name is wrong."
             plan.warnings.append(f"{text} {hint}".strip())
-    _vms(plan, facts, params, scope)
+    _vms(plan, facts, params, scope, _Wanted(changed, uncounted, frozenset(owned)))
     _capacity(plan, params)
     return plan
 
@@ -136,6 +148,60 @@ def _prepared(
 
 def _reboots(changes: t.Sequence[str] | None) -> bool:
     return any("reboot" in action for action in changes or ())
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is known of the wanted machines beside their places."""
+
+    changed: t.Mapping[str, t.Sequence[str]]
+    """Machines that are there, and how they are to differ."""
+    uncounted: frozenset[str]
+    """Machines of hosts themselves whose GPUs cannot be told yet."""
+    owned: frozenset[str]
+    """Machines of hosts themselves; a contraction leaves them their room, and makes and changes none."""
+
+
+def _own(facts: SiteFacts, params: Params) -> tuple[dict[str, t.Mapping[str, t.Any]], frozenset[str]]:
+    """The machines of the run's hosts themselves, and those of them whose GPUs cannot be counted.
+
+    Hosts that take no machines now are left out: what stands in their way is said of the host.
+    """
+    pool = {item["name"] for item in params["vms"]}
+    service = {item["name"] for item in params["hosts"]}
+    found = {
+        item["name"]: own_machine(
+            item,
+            facts.hosts[item["host"]],
+            options.rules(params),
+            prepared=not params["host_changes"].get(item["host"]),
+        )
+        for item in params["own"]
+        if item["name"] not in pool
+        and item["host"] in service & facts.hosts.keys()
+        and closed_reason(facts.hosts[item["host"]]) is None
+    }
+    uncounted = frozenset(name for name, machine in found.items() if not machine.counted)
+    return {name: machine.item for name, machine in found.items()}, uncounted
+
+
+def _changed(
+    vms: t.Mapping[str, VmFacts], params: Params, scope: _Scope, uncounted: t.Collection[str]
+) -> dict[str, list[str]]:
+    """The wanted machines that are there and differ from what they are to be."""
+    found = {}
+    own = {item["name"] for item in params["own"]} if params["action"] == "contract" else set()
+    for item in params["vms"]:
+        name = item["name"]
+        vm = vms.get(name)
+        if vm is None or vm.template or name in own or vm.host not in scope.hosts:
+            continue
+        host = scope.facts.hosts.get(vm.host or "")
+        if host is not None and closed_reason(host) is None:
+            texts = differences(item, vm, options.rules(params), gpus=name not in uncounted)
+            if texts:
+                found[name] = texts
+    return found
 
 
 def of_pool(name: str, prefix: str) -> bool:
@@ -340,10 +406,11 @@ def _leaves(vm: str, to: str | None, bound: bool) -> str:
     return f"{vm} to {to}" if to else f"{vm} has no place"
 
 
-def _vms(plan: FleetPlan, facts: SiteFacts, params: Params, scope: _Scope) -> None:
+def _vms(plan: FleetPlan, facts: SiteFacts, params: Params, scope: _Scope, known: _Wanted) -> None:
     """Moves that make room, then wanted machines in their order of powering on."""
     wanted = {item["name"]: item for item in params["vms"]}
-    plan.where |= plan.places.staying
+    silent = known.owned if params["action"] == "contract" else frozenset()
+    plan.where |= {name: host for name, host in plan.places.staying.items() if name not in silent}
     for move in plan.places.result.moves:
         plan.steps.append(
             Step(
@@ -356,25 +423,42 @@ def _vms(plan: FleetPlan, facts: SiteFacts, params: Params, scope: _Scope) -> No
             )
         )
     for step in plan.places.result.placements:
-        if step.vm not in wanted:
+        if step.vm not in wanted or step.vm in silent:
             continue
         if step.host not in scope.hosts:
             text = f"it finds room on {step.host} only, which is {_OUTSIDE}. {_WIDEN}"
             plan.problems.append(Problem("host_outside", step.vm, text, "vms", kind="state"))
             continue
         plan.where[step.vm] = step.host
-        there = facts.vms.get(step.vm) if step.vm not in plan.removed else None
-        needs: tuple[str, ...] = (f"{step.vm} deleted",) if step.vm in plan.removed else ()
-        if params["host_changes"].get(step.host):
-            needs += (f"{step.host} prepared",)
-        what = f"{'clone to' if there is None else 'power on'} {step.host} with {gpu_text(step.grants)}"
-        reason = "it is in the inventory, and " + ("does not exist" if there is None else "is off")
-        plan.steps.append(Step("add" if there is None else "change", step.vm, what, reason, (step.vm,), needs=needs))
+        gpus = "" if step.vm in known.uncounted else f" with {gpu_text(step.grants)}"
+        plan.steps.append(_vm_step(plan, facts, params, known, step.vm, step.host, gpus))
+    for name in sorted(known.changed.keys() & plan.places.staying.keys()):
+        plan.steps.append(_vm_step(plan, facts, params, known, name, plan.places.staying[name], ""))
+    plan.work |= {step.object: plan.where[step.object] for step in plan.steps if step.object in plan.where}
     for name, entry in plan.places.plans.items():
-        if entry.problems:
+        if entry.problems and name not in silent:
             others = scope.outside(wanted[name]) if name in wanted else []
             plan.problems += [_not_considered(problem, others) for problem in entry.problems]
             plan.where.pop(name, None)
+
+
+def _vm_step(
+    plan: FleetPlan, facts: SiteFacts, params: Params, known: _Wanted, name: str, host: str, gpus: str
+) -> Step:
+    """How a machine is made, changed or powered on."""
+    there = facts.vms.get(name) if name not in plan.removed else None
+    needs: tuple[str, ...] = (f"{name} deleted",) if name in plan.removed else ()
+    if params["host_changes"].get(host):
+        needs += (f"{host} prepared",)
+    if there is None:
+        reason = "it is in the inventory, and does not exist"
+        return Step("add", name, f"clone to {host}{gpus}", reason, (name,), needs=needs)
+    texts = list(known.changed.get(name, ()))
+    reason = "it is not as the inventory says" if texts else "it is in the inventory, and is off"
+    if there.power == "poweredOn":
+        needs += (_POWER,)
+        return Step("change", name, "; ".join(texts), reason, (name,), _jobs([name], params), needs)
+    return Step("change", name, "; ".join([*texts, f"power on {host}{gpus}"]), reason, (name,), needs=needs)
 
 
 def _not_considered(problem: Problem, others: t.Sequence[str]) -> Problem:
@@ -399,6 +483,7 @@ def _capacity(plan: FleetPlan, params: Params) -> None:
         plan.problems[:] = [problem for problem in plan.problems if problem not in ours]
 
 
+_POWER = "to be off meanwhile, as gpu_vm_power may allow"
 _KEEP = "keep_vms"
 """What stands in the way for want of this option does so whatever may be lost: the host could not leave."""
 _OUTSIDE = "not in the inventory, or outside --limit"

@@ -14,7 +14,8 @@ from pyVim.task import WaitForTask
 from pyVmomi import vim
 from simulated import TOP, wait_for
 
-TWO, THREE = "esx-gpu-02.lab", "esx-gpu-03.lab"
+ONE, TWO, THREE = "esx-gpu-01.lab", "esx-gpu-02.lab", "esx-gpu-03.lab"
+ELSEWHERE = "esx-gen-01.lab"
 POOL = TOP / "inventories" / "pool"
 
 
@@ -37,12 +38,13 @@ def locks(lab: Lab) -> list[str]:
         return [item.name for item in folders if item.name.startswith("gpuops-lock")]
 
 
-def run(lab: Lab, playbook: str, *arguments: str, size: int, retiring: tuple[str, ...] = ()) -> tuple[str, ...]:
+def run(
+    lab: Lab, playbook: str, *arguments: str, size: int, retiring: tuple[str, ...] = (), at_a_time: int = 1
+) -> tuple[str, ...]:
     """The arguments of a run of the pool in `inventories/pool`, with these hosts on their way out."""
     more = lab.directory / "retiring.yml"
-    more.write_text(
-        yaml.safe_dump({"all": {"children": {"esxi_retiring": {"hosts": {name: {} for name in retiring}}}}})
-    )
+    hosts = {name: {"esxi_rolling_max_unavailable": at_a_time} for name in retiring}
+    more.write_text(yaml.safe_dump({"all": {"children": {"esxi_retiring": {"hosts": hosts}}}}))
     own = {"gpu_fleet_pool_size": size, "gpu_fleet_plan_file": str(lab.directory / "plan.json")}
     return (
         playbook, "-i", str(POOL), "-i", str(more), "--limit", f"{TWO}:{THREE}", "-e", json.dumps(own), *arguments
@@ -81,7 +83,8 @@ def test_the_pool_grows_with_a_host_and_shrinks_with_it(lab: Lab) -> None:
     planned = ok(lab.playbook(*run(lab, "expand", "--check", size=2)))
     assert "join cluster gpu" in planned.output
     assert "clone to esx-gpu-02.lab" in planned.output
-    assert "install vGPU manager (535.154.02, host patch)" in planned.output
+    assert "install vGPU manager (535.154.02" in planned.output
+    assert "add     gpu-server-03a  clone to esx-gpu-03.lab" in planned.output
     assert lab.state() == before
 
     ok(lab.playbook(*run(lab, "expand", size=2)))
@@ -103,6 +106,53 @@ def test_the_pool_grows_with_a_host_and_shrinks_with_it(lab: Lab) -> None:
     assert pool(lab) == {}
     assert cluster_of(lab, TWO) == TWO
     assert lab.hosts()[TWO]["in_maintenance"]
+    assert locks(lab) == []
+
+
+def test_an_expansion_in_which_a_stage_fails_gives_the_lock_back_and_the_next_run_goes_on(lab: Lab) -> None:
+    lab.start(time_scale=1000, faults=[{"method": "CloneVM_Task", "nth": 1, "fail_task_at": 60}])
+    expand = run(lab, "expand", "--limit", TWO, size=1)
+    failed = lab.playbook(*expand)
+    assert failed.returncode == 2, failed.output
+    assert failed.count("failed") == {TWO: 1}
+    assert pool(lab) == {}
+    assert locks(lab) == []
+    ok(lab.playbook(*expand))
+    assert pool(lab) == {"gpu-pool-01": "poweredOn"}
+    assert locks(lab) == []
+
+
+def test_a_contraction_that_removes_hosts_shows_it_first_and_goes_on_where_a_stage_failed(lab: Lab) -> None:
+    def change(model: dict[str, Any]) -> None:
+        model["vms"] = [
+            {"name": "gpu-pool-01", "host": TWO, "power": "on"},
+            {"name": "gpu-pool-01-debug", "host": ONE, "power": "on"},
+            {"name": "gpu-pool-07", "host": ELSEWHERE, "power": "on"},
+        ]
+
+    lab.start(
+        time_scale=1000,
+        change=change,
+        faults=[{"method": "EnterMaintenanceMode_Task", "object": TWO, "nth": 1, "fail_task_at": 60}],
+    )
+    remove = ("-e", "gpu_fleet_leave_as=removed", "--limit", f"{ONE}:{TWO}:{THREE}")
+    contract = run(lab, "contract", *remove, size=0, retiring=(TWO, THREE), at_a_time=2)
+    before = lab.state()
+    shown = ok(lab.playbook(*contract, "--check"))
+    assert lab.state() == before
+    assert shown.output.count("PLAY [Drain the retiring hosts") == 1
+    assert f"gpu-pool-07 (on {ELSEWHERE}): left alone" in shown.output
+
+    failed = lab.playbook(*contract)
+    assert failed.returncode == 2, failed.output
+    assert failed.count("failed") == {TWO: 1}
+    assert locks(lab) == []
+    assert TWO in lab.hosts()
+    assert THREE not in lab.hosts()
+    again = ok(lab.playbook(*contract))
+    assert f"The vCenter has no host {THREE} of esxi_retiring" in again.output
+    assert TWO not in lab.hosts()
+    assert set(lab.vms()) == {"gpu-pool-01-debug", "gpu-pool-07"}
     assert locks(lab) == []
 
 

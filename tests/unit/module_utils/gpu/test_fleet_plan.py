@@ -12,7 +12,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import Ho
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_plan import FleetPlan, plan_fleet, table
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.site import Capacity, SiteFacts
 from ansible_collections.gpuops.vsphere.plugins.modules import gpu_plan
-from gpu_builders import SLOTS, V100, gpu, host, vgpu, vm
+from gpu_builders import SLOTS, V100, dynamic, fixed, gpu, host, vgpu, vm
 
 GONE = Intent("killed", "maintenance", "2026-01-01T00:00:00Z", boot_time="2026-01-01T00:00:00.000000Z")
 
@@ -264,3 +264,103 @@ def test_a_retiring_host_that_there_is_not_is_a_warning(name: str, hint: str) ->
     [text] = plan.warnings
     assert f"The vCenter has no host {name} of esxi_retiring: it has left already, or the name is wrong." in text
     assert text.endswith(hint or "wrong.")
+
+
+def own(name: str, where: str = "a", **more: Any) -> dict[str, Any]:
+    return {"name": name, "host": where, "gpus": [{"mode": "fixed", "id": V100, "count": "1"}], **more}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "places"),
+    [
+        ([{"mode": "fixed", "id": V100}], {"own": "a", "gpu-pool-01": "a"}),
+        ([{"mode": "fixed", "id": V100, "count": "all"}], {"own": "a"}),
+        ([{"mode": "fixed", "count": "all"}], {"own": "a"}),
+        ([{"mode": "fixed", "address": SLOTS[0]}], {"own": "a", "gpu-pool-01": "a"}),
+        ([], {"own": "a", "gpu-pool-01": "a"}),
+    ],
+)
+def test_the_pool_leaves_the_gpus_to_the_host_s_own_machines(
+    gpus: list[dict[str, Any]], places: dict[str, str]
+) -> None:
+    facts = fleet(hosts=(host("a", gpu(SLOTS[0]), gpu(SLOTS[1])),))
+    plan = plan_of(facts, action="expand", vms=[want("gpu-pool-01")], own=[own("own", gpus=gpus)])
+    assert plan.where == places
+    assert {problem.object for problem in plan.problems} == {"own", "gpu-pool-01"} - places.keys()
+    assert {step.object for step in plan.steps} == places.keys()
+    assert plan.work == places
+    shrunk = plan_of(facts, action="contract", vms=[want("gpu-pool-01")], own=[own("own", gpus=gpus)])
+    assert shrunk.work == {name: where for name, where in places.items() if name != "own"}
+    assert "own" not in {step.object for step in shrunk.steps}
+
+
+@pytest.mark.parametrize(
+    "gpus",
+    [
+        [{"mode": "device_group", "name": "Nvidia:2@nvidia_a100-80c%NVLink"}],
+        [{"mode": "vgpu", "at_least_gb": 4}],
+        [{"mode": "vgpu", "profile": "grid_t4-8c"}],
+        [{"mode": "fixt"}],
+        [{}],
+    ],
+)
+def test_gpus_that_the_plan_cannot_count_are_said_and_left_to_the_stage(gpus: list[dict[str, Any]]) -> None:
+    plan = plan_of(fleet(hosts=(host("a"),)), action="expand", own=[own("own", gpus=gpus)])
+    assert plan.problems == []
+    assert ("add", "own") in steps(plan)
+    assert any(
+        "own: its GPUs depend on what the host offers then; the plan does not count them." in w for w in plan.warnings
+    )
+
+
+def test_a_machine_of_its_own_without_room_is_in_the_way_of_an_expansion_only() -> None:
+    facts = fleet(hosts=(host("a"),))
+    assert [p.object for p in plan_of(facts, action="expand", own=[own("own")]).problems] == ["own"]
+    assert plan_of(facts, action="contract", own=[own("own")]).problems == []
+
+
+ONE_GPU = [{"mode": "dynamic", "id": V100, "count": "1"}]
+
+
+@pytest.mark.parametrize("power", ["poweredOn", "poweredOff"])
+@pytest.mark.parametrize("action", ["expand", "contract"])
+@pytest.mark.parametrize(
+    ("attached", "gpus", "more", "text"),
+    [
+        ([dynamic()], ONE_GPU, {}, None),
+        ([dynamic()], [{"mode": "dynamic", "id": V100.upper(), "count": "1"}], {}, None),
+        ([dynamic()], [{"mode": "dynamic", "id": V100, "count": "2"}], {}, "2 x GPU 10de:1db6 (dynamic), now 1 x GPU"),
+        ([dynamic(), dynamic(key=13001)], ONE_GPU, {}, "1 x GPU 10de:1db6 (dynamic), now 2 x GPU"),
+        ([fixed(SLOTS[0])], ONE_GPU, {}, "1 x GPU 10de:1db6 (dynamic), now 1 x GPU 10de:1db6 (fixed)"),
+        ([], ONE_GPU, {}, "1 x GPU 10de:1db6 (dynamic), now no GPU"),
+        ([dynamic()], ONE_GPU, {"memory_mb": 65536}, "memory 65536 MB, now 32768 MB"),
+        ([fixed(SLOTS[0])], [{"mode": "fixed", "address": SLOTS[0], "count": "1"}], {}, None),
+        ([fixed(SLOTS[0])], [{"mode": "fixed", "address": SLOTS[1], "count": "1"}], {}, f"GPU {SLOTS[1]}"),
+    ],
+)
+def test_what_differs_from_the_inventory_is_a_step(
+    attached: list[Any], gpus: list[dict[str, Any]], more: dict[str, Any], text: str | None, action: str, power: str
+) -> None:
+    machine = vm("gpu-pool-01", *attached, host="a", power=power)
+    facts = fleet(machine, hosts=(host("a", gpu(SLOTS[0]), gpu(SLOTS[1])),))
+    item = {"name": "gpu-pool-01", "gpus": gpus, "memory_mb": 32768, **more}
+    plan = plan_of(facts, action=action, vms=[item])
+    assert plan.problems == []
+    assert plan.where == {"gpu-pool-01": "a"}
+    changes = [step for step in plan.steps if step.action == "change"]
+    assert plan.work == ({} if not changes else {"gpu-pool-01": "a"})
+    if power == "poweredOn" and text is None:
+        assert changes == []
+        return
+    [step] = changes
+    assert (text or "power on") in step.what
+    assert ("now" in step.what) == (text is not None)
+    assert any("gpu_vm_power" in need for need in step.needs) == (power == "poweredOn")
+
+
+def test_a_change_without_room_is_in_the_way() -> None:
+    machine = vm("gpu-pool-01", dynamic(), host="a", power="poweredOn")
+    facts = fleet(machine, hosts=(host("a", gpu(SLOTS[0])),))
+    item = want("gpu-pool-01") | {"gpus": [{"mode": "dynamic", "id": V100, "count": "2"}]}
+    plan = plan_of(facts, action="expand", vms=[item])
+    assert [problem.object for problem in plan.problems] == ["gpu-pool-01"]
