@@ -120,6 +120,11 @@ class Vcenter:
             counts: dict[str, Any] = json.load(answer)
         return counts
 
+    def privileges(self) -> set[str]:
+        """The privileges that calls asked for since the counts began, held or not."""
+        with urllib.request.urlopen(f"{self._counts_url}/privileges", timeout=10) as answer:  # noqa: S310 - our own process
+            return set(json.load(answer))
+
     def reset_counts(self) -> None:
         """Count from zero."""
         request = urllib.request.Request(f"{self._counts_url}/reset", method="POST")  # noqa: S310 - our own process

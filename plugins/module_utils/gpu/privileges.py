@@ -200,33 +200,33 @@ MODULES: dict[str, tuple[Need, ...]] = {
 
 CASES = tuple(sorted({need.case for needs in MODULES.values() for need in needs if need.case}))
 
-_ROLLING = ("esxi_passthrough", "esxi_maintenance", "esxi_power")
+_REBOOT = ("gpu_lock", "esxi_maintenance", "esxi_power")
+_ROLLING = ("esxi_passthrough", *_REBOOT)
 _VMS = ("vm_group", "vm_gpu", "vm_power")  # shares of machines need nothing that GPUs do not
+_COMPARED = ("esxi_passthrough", "esxi_driver", "esxi_graphics", *_VMS, "vm_shares")
 
 JOBS: dict[str, tuple[str, ...]] = {
-    "validate": (
-        "esxi_passthrough", "esxi_driver", "esxi_graphics", *_VMS, "vm_shares", "vcenter_privileges_info",
-    ),
+    "validate": (*_COMPARED, "vcenter_privileges_info"),
     "inventory": ("esxi_gpu_info",),
-    "report": ("esxi_gpu_info", "fleet_report"),
+    "report": (*_COMPARED, "fleet_report"),
     "placement": ("gpu_placement",),
     "passthrough": _ROLLING,
-    "graphics": ("esxi_graphics", "esxi_maintenance", "esxi_power"),
-    "driver": ("esxi_driver", "esxi_maintenance", "esxi_power"),
-    "rolling": ("esxi_maintenance", "esxi_power"),
+    "graphics": ("esxi_graphics", *_REBOOT),
+    "driver": ("esxi_driver", *_REBOOT),
+    "rolling": _REBOOT,
     "vms": _VMS,
     "power": ("vm_power",),
     "harvest": ("harvest_plan", "gpu_lock", *_VMS),
     "shares": ("vm_shares", "harvest_report"),
     "lock": ("gpu_lock",),
     "cluster": ("advanced_options", "cluster_member"),
-    "expand": ("gpu_plan", "gpu_lock", "cluster_member", *_ROLLING, "esxi_graphics", "esxi_driver", *_VMS),
+    "expand": ("gpu_plan", "cluster_member", *_ROLLING, "esxi_graphics", "esxi_driver", *_VMS),
     "site": (*_ROLLING, "esxi_graphics", "esxi_driver", *_VMS),
 }  # fmt: skip
 """Modules of each job; `esxi_gpu_info` stands for reading alone."""
 
-PLAN_ONLY = frozenset({"validate"})
-"""Jobs that run their modules in check mode only."""
+PLAN_ONLY = frozenset({"validate", "report"})
+"""Jobs that compare with what is wanted, and run their modules in check mode only."""
 
 
 def needs_of(job: str, module: str) -> tuple[Need, ...]:

@@ -46,13 +46,14 @@ def test_the_role_of_the_site_is_enough_and_each_privilege_it_lacks_is_named(sta
     folders = "folders of virtual machines"
     assert lacks(vcenter, SITE) == [
         ("Datastore.AllocateSpace", "datastores"),
+        ("Folder.Create", "root folder"),
         (PCI, ONE),
         (PCI, TWO),
         ("Resource.HotMigrate", folders),
         ("VirtualMachine.Config.Memory", folders),
         ("VirtualMachine.Config.Memory", "old"),
     ]
-    passthrough = {"name": "passthrough", "hosts": [TWO], "cases": []}
+    passthrough = {"name": "passthrough", "modules": ["esxi_passthrough"], "hosts": [TWO], "cases": []}
     assert lacks(vcenter, passthrough) == [(PCI, TWO)]
     assert lacks(vcenter, passthrough | {"modules": ["esxi_power"]}) == []
     failed = vcenter.fails("vcenter_privileges_info", jobs=[passthrough], **ROBOT)
@@ -61,7 +62,9 @@ def test_the_role_of_the_site_is_enough_and_each_privilege_it_lacks_is_named(sta
     assert "`ansible-playbook playbooks/vcenter_role.yml`" in failed["msg"]
     locked = vcenter.fails("vcenter_privileges_info", jobs=[{"name": "lock"}], **ROBOT)
     assert "root folder: robot lacks the privilege Folder.Create there" in locked["msg"]
-    assert """playbooks/vcenter_role.yml -e '{"vcenter_role_jobs": ["lock"]}'`""" in locked["msg"]
+    options = {"name": "cluster", "modules": ["advanced_options"]}
+    cluster = vcenter.fails("vcenter_privileges_info", jobs=[options], **ROBOT)
+    assert """playbooks/vcenter_role.yml -e '{"vcenter_role_jobs": ["cluster"]}'`""" in cluster["msg"]
     wrong = vcenter.fails("vcenter_privileges_info", jobs=[passthrough | {"modules": ["vm_gpu"]}])
     assert "passthrough does not run vm_gpu" in wrong["msg"]
 
@@ -84,7 +87,8 @@ def test_the_attribute_is_wanted_until_it_is_there(start_vcenter: StartVcenter) 
     rolling = {"name": "rolling", "hosts": [ONE]}
     assert lacks(vcenter, rolling) == [(manage, "root folder")]
     with vcenter_connection(vcenter) as content:
-        content.customFieldsManager.AddCustomFieldDef("gpuops.intent", None, None, None)
+        for attribute in ("gpuops.intent", "gpuops.lock"):
+            content.customFieldsManager.AddCustomFieldDef(attribute, None, None, None)
     assert lacks(vcenter, rolling) == []
 
 
