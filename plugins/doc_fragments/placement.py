@@ -44,6 +44,27 @@ options:
           profile:
             description: Name of the vGPU profile, for example V(nvidia_a100-10c).
             type: str
+          at_least_gb:
+            description:
+              - Instead of a profile, the framebuffer in GB that the vGPU must have at least.
+              - Each host has its own profile for it, the smallest that has all that is asked for, as
+                M(gpuops.vsphere.vm_gpu) chooses it.
+            type: float
+          at_most_gpu:
+            description: Share of one GPU that the vGPU to be chosen may take, for example V(0.5).
+            type: float
+          migrate:
+            description: Whether the vGPU to be chosen must support vMotion.
+            type: bool
+            default: false
+          suspend:
+            description: Whether the vGPU to be chosen must support suspending the virtual machine.
+            type: bool
+            default: false
+          profile_class:
+            description: Series of the vGPU to be chosen, V(compute) (C) if not set, or V(workstation) (Q).
+            type: str
+            choices: [compute, workstation]
           count:
             description: How many.
             type: str

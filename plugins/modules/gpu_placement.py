@@ -57,6 +57,14 @@ EXAMPLES = r"""
     spare: host
   register: placement
 
+- name: Find a place for a machine by what its vGPU must have
+  gpuops.vsphere.gpu_placement:
+    hostname: vcenter.example.org
+    username: "{{ vcenter_username }}"
+    password: "{{ vcenter_password }}"
+    vms:
+      - {name: infer-3, memory_mb: 32768, gpus: [{mode: vgpu, at_least_gb: 10, at_most_gpu: 0.5, migrate: true}]}
+
 - name: See where the machines of a host would go, with at most three others moved
   gpuops.vsphere.gpu_placement:
     hostname: vcenter.example.org
@@ -79,7 +87,7 @@ objects:
       description: The host it comes from, null for a machine that does not run.
       type: str
     gpus:
-      description: The GPUs it is predicted to get, by address; for a vGPU with its slot.
+      description: The GPUs it is predicted to get, by address; for a vGPU with its slot and profile.
       type: list
       elements: dict
     existing:

@@ -22,7 +22,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.vgpu import (
 
 ProfileClass = t.Literal["compute", "workstation"]
 
-_SERIES: dict[ProfileClass, str] = {"compute": "c", "workstation": "q"}
+SERIES: dict[ProfileClass, str] = {"compute": "c", "workstation": "q"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def _rank(offer: _Offer) -> tuple[float, float, str]:
 def _lacks(offer: _Offer, needs: Needs) -> tuple[str, ...]:
     """Which of the needs the offer does not meet."""
     lacking = []
-    if offer.profile.series != _SERIES[needs.profile_class]:
+    if offer.profile.series != SERIES[needs.profile_class]:
         lacking.append("profile_class")
     if needs.at_least_gb is not None and offer.profile.size_gb < needs.at_least_gb:
         lacking.append("at_least_gb")

@@ -70,6 +70,33 @@ def test_machines_get_the_gpus_that_were_predicted(start_vcenter: StartVcenter) 
         assert item["code"] == "gpus_taken"
 
 
+def test_a_machine_is_placed_by_what_its_vgpus_must_have(start_vcenter: StartVcenter) -> None:
+    """Each host's own profile is what vm_gpu chooses there; one that a machine has and that will do is kept."""
+    half = {"mode": "vgpu", "at_least_gb": 9, "at_most_gpu": 0.5, "migrate": True}
+    has = machine("has", "esx-001.lab", gpus=[{"mode": "vgpu", "profile": "nvidia_a100-20c"}])
+    t4 = {
+        "name": "esx-003.lab", "gpus": [{"gpu": "T4"}], "vgpu_manager": "550.90.05", "graphics_type": "sharedDirect",
+    }  # fmt: skip
+    model = vgpu_fleet([has])
+    model["clusters"][0]["hosts"].append(t4)
+    vcenter = start_vcenter(model)
+    vms = [{"name": name, "memory_mb": 16384, "gpus": [half]} for name in ("has", "new")]
+    vms.append(
+        {"name": "small", "gpus": [{"mode": "vgpu", "at_least_gb": 8, "at_most_gpu": 0.5}], "host": "esx-003.lab"}
+    )
+    result = vcenter.ok("gpu_placement", vms=vms)
+    got = {step["vm"]: [gpu["profile"] for gpu in step["gpus"]] for step in result["placements"]}
+    assert got == {"has": ["nvidia_a100-20c"], "new": ["nvidia_a100-10c"], "small": ["grid_t4-8c"]}
+    new = next(step["host"] for step in result["placements"] if step["vm"] == "new")
+    made = model | {"vms": [machine("new", new)]}
+    attached = start_vcenter(made).ok("vm_gpu", check=True, vms=[{"name": "new", "gpus": [half]}])
+    assert "attach GPU nvidia_a100-10c" in str(attached)
+    refused = vcenter.fails("gpu_placement", vms=[{"name": "v", "gpus": [{**half, "at_least_gb": 21}]}])
+    assert "To be had" in refused["objects"]["v"]["advice"]
+    wrong = vcenter.fails("gpu_placement", vms=[{"name": "v", "gpus": [{**half, "profile": "nvidia_a100-10c"}]}])
+    assert "give either profile or at_least_gb" in wrong["objects"]["v"]["msg"]
+
+
 def test_what_is_wrong_is_said_for_each_machine(start_vcenter: StartVcenter) -> None:
     vcenter = start_vcenter(vgpu_fleet())
     vms = [

@@ -66,7 +66,7 @@ def admit(gpus: Gpus, policy: Policy, needs: tuple[Need, ...]) -> tuple[Gpus, tu
                 if slot is None
                 else dataclasses.replace(gpu, slots=(*gpu.slots, slot))
             )
-            grants.append(Grant(gpu.address, slot))
+            grants.append(Grant(gpu.address, slot, need.profile))
     return tuple(now), tuple(grants)
 
 
@@ -160,7 +160,8 @@ class HostState:
             return None
         if any(self.groups[group] for group in demand.groups):
             return None
-        return admit(self.gpus, self.host.policy, demand.needs)
+        needs = self.host.here(demand.needs)
+        return None if needs is None else admit(self.gpus, self.host.policy, needs)
 
     def add(self, demand: Demand) -> tuple[Grant, ...] | None:
         """Put the machine here; None, and nothing done, when it finds no room."""

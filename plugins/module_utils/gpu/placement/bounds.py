@@ -143,14 +143,15 @@ def _kinds(demands: t.Iterable[Demand]) -> dict[Kind, list[Demand]]:
 
 def _room(state: HostState, demand: Demand) -> int:
     """How many machines of a kind a host takes, if no other kind comes."""
-    if not state.wants(demand) or any(state.groups[group] for group in demand.groups):
+    needs = state.host.here(demand.needs)
+    if needs is None or not state.wants(demand) or any(state.groups[group] for group in demand.groups):
         return 0
     most = 1 if demand.groups else 1_000
     if demand.memory_mb:
         most = min(most, state.memory_mb // demand.memory_mb)
     if demand.cpus:
         most = min(most, state.cpus // demand.cpus)
-    return room_for(state.gpus, state.host.policy, demand.needs, max(0, most)) if demand.needs else max(0, most)
+    return room_for(state.gpus, state.host.policy, needs, max(0, most)) if needs else max(0, most)
 
 
 def _free(state: HostState) -> collections.Counter[str]:
@@ -195,7 +196,7 @@ def _gpus(empty: Solution) -> int:
         for need in demand.needs:
             if need.profile:
                 wanted_gb[profile(need.profile).board] += need.count * profile(need.profile).size
-            else:
+            elif need.wanted is None:  # else its board and size are not known before its host
                 whole += need.count
     more = sum(
         -(-max(0, amount - open_gb[board]) // BOARDS[board].framebuffer_gb) for board, amount in wanted_gb.items()

@@ -137,7 +137,12 @@ def _build(start: Solution) -> _Model:
 
 def _could(state: HostState, demand: Demand) -> bool:
     """Whether the machine may come and the relaxation may not rule it out: a policy may be kinder in another order."""
-    return state.wants(demand) and demand.memory_mb <= state.memory_mb and demand.cpus <= state.cpus
+    return (
+        state.wants(demand)
+        and state.host.here(demand.needs) is not None
+        and demand.memory_mb <= state.memory_mb
+        and demand.cpus <= state.cpus
+    )
 
 
 def _host(model: _Model, state: HostState, start: Solution) -> None:
@@ -185,7 +190,7 @@ def _whole_gpus(model: _Model, state: HostState, here: t.Mapping[str, t.Any]) ->
     taken: dict[t.Any, list[t.Any]] = collections.defaultdict(list)
     for vm, there in here.items():
         for number, need in enumerate(model.machines[vm].needs):
-            if need.profile:
+            if need.mode == "vgpu":
                 continue
             parts = []
             for key, gpu in kinds.items():
@@ -204,7 +209,7 @@ def _vgpus(model: _Model, state: HostState, here: t.Mapping[str, t.Any]) -> t.An
     cp = model.cp
     wanted: dict[Profile, list[tuple[int, t.Any]]] = collections.defaultdict(list)
     for vm, there in here.items():
-        for need in model.machines[vm].needs:
+        for need in state.host.here(model.machines[vm].needs) or ():
             if need.profile:
                 wanted[profile(need.profile)].append((need.count, there))
     held: dict[Profile, list[t.Any]] = collections.defaultdict(list)

@@ -93,11 +93,16 @@ _TEXTS = {
     "gpus_taken": "the GPUs are taken, or divided in other sizes,",
     "gpus_not_ready": "such GPUs are there, but not set up for this use,",
     "hosts_closed": "no machine may come",
+    "no_such_profile": "no vGPU profile has what is needed",
     "no_such_gpu": "there are not so many such GPUs",
 }
 
 
 def _obstacle(state: HostState, demand: Demand, *, spare: bool) -> str:
+    needs = state.host.here(demand.needs)
+    if needs is None:
+        return "no_such_profile"
+    demand = dataclasses.replace(demand, needs=needs)
     if state.host.closed is not None:
         return "hosts_closed" if _enough(state, demand) else "no_such_gpu"
     if not _enough(state, demand):
@@ -136,8 +141,15 @@ def _advice(solution: Solution, within: States, demand: Demand) -> str:
         text = attempt(solution, within, demand)
         if text is not None:
             return text
+    unmet = [text for state in within.values() for needs, text in state.host.unmet if needs in _wanted(demand)]
+    if unmet and len(unmet) >= len(within):
+        return unmet[0]
     kinds = " and ".join(str(need) for need in demand.needs)
     return f"Add a host with {kinds or 'enough memory'} free, or ask for less."
+
+
+def _wanted(demand: Demand) -> set[t.Any]:
+    return {need.wanted for need in demand.needs if need.wanted is not None}
 
 
 def _open_host(_solution: Solution, within: States, demand: Demand) -> str | None:

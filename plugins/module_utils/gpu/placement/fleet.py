@@ -9,15 +9,23 @@ import dataclasses
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import VmFacts
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement import options
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.model import Demand, Instance, Result
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.model import (
+    Demand,
+    Instance,
+    Need,
+    Result,
+)
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.place import place
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.site import (
     Rules,
     SiteFacts,
+    chosen,
     demand_of,
     demands_from_option,
     hosts_of,
+    with_profiles,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import ObjectPlan, Problem
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.suggest import did_you_mean
@@ -43,14 +51,17 @@ def place_fleet(facts: SiteFacts, params: t.Mapping[str, t.Any]) -> FleetPlaces:
         text = f"The vCenter has no host {name}. {hint}"
         problems[name] = [Problem("host_not_found", name, text, "leave")]
     leaving = [name for name in params["leave"] if name not in unknown]
-    staying, new = _split(asked, facts, leaving)
+    catalog = Catalog()
+    staying, new = _split(asked, facts, leaving, catalog)
     coming = {demand.name for demand in new}
     moving = leaving_demands(facts, leaving, rules, but=coming)
-    hosts = hosts_of(facts, Catalog(), rules, leaving=leaving, ignore=coming)
+    hosts, demands = with_profiles(
+        hosts_of(facts, catalog, rules, leaving=leaving, ignore=coming), (*new, *moving), facts, catalog
+    )
     result = place(
         Instance(
-            tuple(hosts),
-            (*new, *moving),
+            hosts,
+            demands,
             params["goal"],
             spare_host=params["spare"] == "host",
             max_moves=params["max_moves"],
@@ -76,7 +87,7 @@ def place_fleet(facts: SiteFacts, params: t.Mapping[str, t.Any]) -> FleetPlaces:
 
 
 def _split(
-    asked: t.Sequence[Demand], facts: SiteFacts, leaving: collections.abc.Collection[str]
+    asked: t.Sequence[Demand], facts: SiteFacts, leaving: collections.abc.Collection[str], catalog: Catalog
 ) -> tuple[dict[str, str], list[Demand]]:
     """Machines that run keep their place; those that are off are placed where they are, unless their host leaves."""
     staying: dict[str, str] = {}
@@ -93,8 +104,21 @@ def _split(
         else:
             memory = demand.memory_mb or vm.memory_mb
             cpus = demand.cpus or facts.cpus.get(vm.name, 0)
-            new.append(dataclasses.replace(demand, host=vm.host, cluster=None, memory_mb=memory, cpus=cpus))
+            needs = tuple(_kept(need, vm, facts, catalog) for need in demand.needs)
+            new.append(
+                dataclasses.replace(demand, needs=needs, host=vm.host, cluster=None, memory_mb=memory, cpus=cpus)
+            )
     return staying, new
+
+
+def _kept(need: Need, vm: VmFacts, facts: SiteFacts, catalog: Catalog) -> Need:
+    """The profile that a machine has already, where that meets what is asked: vm_gpu keeps it."""
+    has = [gpu.profile for gpu in vm.gpus if gpu.profile and gpu.group is None]
+    host = facts.hosts.get(vm.host or "")
+    if need.wanted is None or not has or host is None:
+        return need
+    choice = chosen(need.wanted, host, catalog, has=has)
+    return need if choice.profile is None else Need("vgpu", need.count, profile=choice.profile)
 
 
 def leaving_demands(

@@ -151,10 +151,11 @@ def _place_kind(solution: Solution, demands: list[Demand], way: Way) -> None:
 def _rank(state: HostState, needs: tuple[Need, ...], way: Way) -> Rank | None:
     """How good a host is for machines with these needs, the least first; None when its GPUs have no room."""
     policy = state.host.policy
-    admitted = admit(state.gpus, policy, needs)
-    if admitted is None:
+    here = state.host.here(needs)
+    admitted = admit(state.gpus, policy, here) if here is not None else None
+    if here is None or admitted is None:
         return None
-    room = room_for(state.gpus, policy, needs, _ROOM)
+    room = room_for(state.gpus, policy, here, _ROOM)
     unused = not state.vms
     if way == "spread":
         return (len(state.vms), -room)

@@ -11,6 +11,7 @@ import dataclasses
 import typing as t
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.profiles import BOARDS, profile
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.profiles import Needs
 
 Use = t.Literal["passthrough", "same_size", "mixed_size", "none"]
 Policy = t.Literal["performance", "consolidation"]
@@ -61,13 +62,19 @@ class Need:
     label: str | None = None
     address: str | None = None
     profile: str | None = None
+    wanted: Needs | None = None
+    """vGPU only, instead of a profile: what it must have. Each host has its own profile for it."""
+    share: float = 1.0
+    """Of a GPU, where each host has its own profile: the least of them."""
 
     @property
     def weight(self) -> float:
         """How many GPUs' worth it is."""
-        return self.count * (profile(self.profile).share if self.profile else 1.0)
+        return self.count * (profile(self.profile).share if self.profile else self.share)
 
     def __str__(self) -> str:
+        if self.wanted is not None:
+            return f"{self.count} x vGPU with {self.wanted}"
         if self.mode == "vgpu":
             return f"{self.count} x {self.profile}"
         what = self.address or " ".join(
@@ -106,6 +113,8 @@ class Grant:
     address: str
     slot: Slot | None = None
     """None: the whole GPU by passthrough."""
+    profile: str | None = None
+    """Of a vGPU that was placed here."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -131,6 +140,22 @@ class Host:
     residents: tuple[Resident, ...] = ()
     closed: str | None = None
     """Why no virtual machine may come: `is in maintenance mode`."""
+    profiles: tuple[tuple[Needs, str], ...] = ()
+    """The profile of this host for what is asked of vGPUs."""
+    unmet: tuple[tuple[Needs, str], ...] = ()
+    """Why it has none, in words."""
+
+    def here(self, needs: tuple[Need, ...]) -> tuple[Need, ...] | None:
+        """The needs with the profiles of this host; None when it has none for one of them."""
+        if all(need.wanted is None for need in needs):
+            return needs
+        profiles = dict(self.profiles)
+        if any(need.wanted is not None and need.wanted not in profiles for need in needs):
+            return None
+        return tuple(
+            need if need.wanted is None else Need(need.mode, need.count, profile=profiles[need.wanted])
+            for need in needs
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

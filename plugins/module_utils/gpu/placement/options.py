@@ -48,6 +48,11 @@ def _vm_spec() -> Spec:
                 "address": {"type": "str"},
                 "label": {"type": "str"},
                 "profile": {"type": "str"},
+                "at_least_gb": {"type": "float"},
+                "at_most_gpu": {"type": "float"},
+                "migrate": {"type": "bool", "default": False},
+                "suspend": {"type": "bool", "default": False},
+                "profile_class": {"type": "str", "choices": ["compute", "workstation"]},
                 "count": {"type": "str", "default": "1"},
             },
         },
@@ -79,7 +84,10 @@ def rules(params: t.Mapping[str, t.Any]) -> Rules:
 
 def gpu_text(grants: t.Sequence[Grant]) -> str:
     """The GPUs that a machine is predicted to get, for people."""
-    parts = [grant.address if grant.slot is None else f"{grant.slot.size} GB of {grant.address}" for grant in grants]
+    parts = [
+        grant.address if grant.slot is None else f"{grant.profile or f'{grant.slot.size} GB'} of {grant.address}"
+        for grant in grants
+    ]
     return ", ".join(parts) or "no GPU"
 
 
@@ -90,7 +98,11 @@ def step_dict(step: Placement) -> dict[str, t.Any]:
         "host": step.host,
         "origin": step.origin,
         "gpus": [
-            {"address": grant.address, "slot": dataclasses.asdict(grant.slot) if grant.slot else None}
+            {
+                "address": grant.address,
+                "slot": dataclasses.asdict(grant.slot) if grant.slot else None,
+                "profile": grant.profile,
+            }
             for grant in step.grants
         ],
     }

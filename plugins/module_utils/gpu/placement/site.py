@@ -25,9 +25,11 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.model
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.profiles import UnknownProfileError, profile
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Problem
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.profiles import Choice, Needs, choose
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.selection import normalise_address
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.wants import parse
 
+_NEEDS = tuple(field.name for field in dataclasses.fields(Needs))
 AntiAffinity = t.Mapping[str, t.Sequence[str]]
 
 
@@ -216,11 +218,12 @@ def demands_from_option(
     """The option `vms` of the modules, and what is wrong with it, by machine."""
     problems: dict[str, list[Problem]] = collections.defaultdict(list)
     demands: list[Demand] = []
-    passthrough = [
-        {**item, "gpus": [gpu for gpu in item.get("gpus") or () if gpu["mode"] != "vgpu"], "memory_mb": None}
+    # vGPUs by profile alone have their own way, as placement has to know the board.
+    others = [
+        {**item, "gpus": [gpu for gpu in item.get("gpus") or () if not _by_profile(gpu)], "memory_mb": None}
         for item in items
     ]
-    wants, mistakes = parse(passthrough)
+    wants, mistakes = parse(others)
     seen: set[str] = set()
     for name, found in mistakes.items():
         problems[name] += found
@@ -235,7 +238,16 @@ def demands_from_option(
                 text = "a device group is offered by certain hosts only: name the host instead of having one chosen."
                 problems[name].append(Problem("invalid_gpu", name, text, "gpus"))
             else:
-                needs.append(Need(want.mode, want.count or 0, id=want.id, label=want.label, address=want.address))
+                needs.append(
+                    Need(
+                        want.mode,
+                        want.count or 0,
+                        id=want.id,
+                        label=want.label,
+                        address=want.address,
+                        wanted=want.needs,
+                    )
+                )
         needs += _vgpu_needs(name, item, problems)
         if any(need.count < 1 for need in needs):
             text = "count must be a whole number from 1; how many GPUs a host has is not known before it is chosen."
@@ -259,15 +271,66 @@ def demands_from_option(
 
 def _vgpu_needs(name: str, item: t.Mapping[str, t.Any], problems: dict[str, list[Problem]]) -> t.Iterator[Need]:
     for gpu in item.get("gpus") or ():
-        if gpu["mode"] != "vgpu":
+        if not _by_profile(gpu):
             continue
         count = str(gpu.get("count") or 1)
-        if not gpu.get("profile"):
-            problems[name].append(Problem("invalid_gpu", name, "a vGPU needs profile.", "gpus"))
-        elif not count.isdigit() or int(count) < 1:
+        if not count.isdigit() or int(count) < 1:
             problems[name].append(Problem("invalid_gpu", name, f"count must be a number, not {count!r}.", "gpus"))
         else:
             yield Need("vgpu", int(count), profile=gpu["profile"].strip().lower())
+
+
+def _by_profile(gpu: t.Mapping[str, t.Any]) -> bool:
+    return gpu["mode"] == "vgpu" and bool(gpu.get("profile")) and not any(gpu.get(key) for key in _NEEDS)
+
+
+def with_profiles(
+    hosts: t.Sequence[Host], demands: t.Sequence[Demand], facts: SiteFacts, catalog: Catalog
+) -> tuple[tuple[Host, ...], tuple[Demand, ...]]:
+    """The hosts with their profiles for what is asked of vGPUs, and the demands with the least share of a GPU it takes.
+
+    Equal hosts share the work: what they offer and the modes of their GPUs decide.
+    """
+    wanted = list(dict.fromkeys(need.wanted for demand in demands for need in demand.needs if need.wanted is not None))
+    if not wanted:
+        return tuple(hosts), tuple(demands)
+    known: dict[t.Any, list[Choice]] = {}
+    made = []
+    for host in hosts:
+        offer = facts.hosts[host.name]
+        modes = tuple((device.graphics_type, device.vgpu_mode) for device in offer.graphics)
+        boards = tuple(gpu.board for gpu in host.gpus)
+        kind = (offer.vgpu_types, offer.vgpu_migrate, offer.vgpu_suspend, modes, boards)
+        if kind not in known:
+            known[kind] = [chosen(needs, offer, catalog) for needs in wanted]
+        choices = list(zip(wanted, known[kind], strict=True))
+        made.append(
+            dataclasses.replace(
+                host,
+                profiles=tuple((needs, choice.profile) for needs, choice in choices if choice.profile is not None),
+                unmet=tuple((needs, choice.reason) for needs, choice in choices if choice.profile is None),
+            )
+        )
+    shares: dict[Needs, float] = {}
+    for host in made:
+        for needs, name in host.profiles:
+            shares[needs] = min(shares.get(needs, 1.0), profile(name).share)
+    return tuple(made), tuple(
+        dataclasses.replace(
+            demand,
+            needs=tuple(
+                need if need.wanted is None else dataclasses.replace(need, share=shares.get(need.wanted, 1.0))
+                for need in demand.needs
+            ),
+        )
+        for demand in demands
+    )
+
+
+def chosen(needs: Needs, host: HostFacts, catalog: Catalog, *, has: collections.abc.Collection[str] = ()) -> Choice:
+    """The host's profile for what is asked, of those that can be placed: MIG-backed ones cannot."""
+    placed = tuple(name for name in host.vgpu_types if _unknown(name) is None)
+    return choose(needs, dataclasses.replace(host, vgpu_types=placed), catalog, has=has)
 
 
 def _unknown(name: str) -> str | None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 import typing as t
@@ -21,6 +22,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.model
     Result,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.solution import Solution
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.profiles import Needs
 from hypothesis import strategies as st
 
 # The table of the other implementation, read as data.
@@ -85,7 +87,7 @@ def check(instance: Instance, result: Result) -> None:
         free[step.host][1] -= demand.cpus
         assert min(free[step.host]) >= 0
         where[step.vm] = (step.host, demand, step.grants)
-        _check_grants(demand, step.grants, {gpu.address: gpu for gpu in hosts[step.host].gpus})
+        _check_grants(_here(demand, hosts[step.host]), step.grants, {gpu.address: gpu for gpu in hosts[step.host].gpus})
         _check_host(hosts[step.host], [grants for host, _demand, grants in where.values() if host == step.host])
     placed = {step.vm for step in result.placements}
     assert placed | {refusal.vm for refusal in result.refused} == set(demands)
@@ -98,6 +100,13 @@ def check(instance: Instance, result: Result) -> None:
     elif instance.goal == "fewest_hosts":
         assert result.cost.goal == sum(count > 0 for count in counts)
     assert result.bound.key <= result.cost.key
+
+
+def _here(demand: Demand, host: Host) -> Demand:
+    """The demand with the host's own profiles."""
+    own = dict(host.profiles)
+    needs = [need if need.wanted is None else vgpu(own[need.wanted], need.count) for need in demand.needs]
+    return dataclasses.replace(demand, needs=tuple(needs))
 
 
 def _check_grants(demand: Demand, grants: t.Sequence[Grant], gpus: t.Mapping[str, Gpu]) -> None:
@@ -167,7 +176,9 @@ PROFILES = [
     "nvidia_a100-40c",
     "nvidia_a100-8q",
 ]
+HALF = Needs(at_least_gb=10, at_most_gpu=0.5)
 _needs = st.one_of(
+    st.builds(lambda count: Need("vgpu", count, wanted=HALF), st.integers(1, 2)),
     st.builds(vgpu, st.sampled_from(PROFILES), st.integers(1, 2)),
     st.builds(whole, st.integers(1, 2)),
     st.builds(whole, st.just(1), label=st.just("fast")),
@@ -201,6 +212,9 @@ def instances(
                 free_memory_mb=draw(st.sampled_from([8, 16, 64])),
                 free_cpus=draw(st.sampled_from([4, 100])),
                 closed=draw(st.sampled_from([None, None, None, "is in maintenance mode"])),
+                profiles=draw(
+                    st.sampled_from([(), ((HALF, "nvidia_a100-10c"),), ((HALF, "nvidia_a100-20c"),)]),
+                ),
             )
         )
     if residents:

@@ -23,7 +23,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.model
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.place import place, result
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.profiles import UnknownProfileError, profile
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.solution import Solution
-from placement_cases import ADDRESSES, check, fleet, gpus, vgpu, whole
+from placement_cases import ADDRESSES, HALF, check, fleet, gpus, vgpu, whole
 
 
 def resident(host: Host, *demands: Demand, movable: bool = True) -> Host:
@@ -277,6 +277,25 @@ def test_who_finds_room_only_after_the_others_is_told_so() -> None:
         " order was found in which all fit, on esx-1."
     )
     assert refusal.advice == "Power on the others, then ask for it again: it would fit on esx-1."
+
+
+def test_each_host_has_its_own_profile_for_what_is_asked() -> None:
+    half = Need("vgpu", wanted=HALF)
+    hosts = (
+        Host("a", "gpu", gpus(1), profiles=((HALF, "nvidia_a100-10c"),)),
+        Host("b", "gpu", gpus(1), profiles=((HALF, "nvidia_a100-20c"),)),
+        Host("c", "gpu", gpus(1), unmet=((HALF, "No vGPU profile of c has that."),)),
+    )
+    for solver in ("heuristic", "search", "cp_sat"):
+        instance = Instance(hosts, tuple(Demand(f"vm-{n}", (half,)) for n in range(7)))
+        answer = place(instance, t.cast("t.Any", solver))
+        check(instance, answer)
+        got = sorted((step.host, step.grants[0].profile) for step in answer.placements)
+        assert got == [("a", "nvidia_a100-10c")] * 4 + [("b", "nvidia_a100-20c")] * 2
+        assert [refusal.code for refusal in answer.refused] == ["gpus_taken"]
+        assert "1 x vGPU with compute class, at least 10 GB, at most 0.5 of a GPU" in answer.refused[0].reason
+    (refusal,) = place(Instance(hosts[2:], (Demand("v", (half,)),))).refused
+    assert (refusal.code, refusal.advice) == ("no_such_profile", "No vGPU profile of c has that.")
 
 
 def test_labels_and_addresses_choose_among_gpus() -> None:
