@@ -5,9 +5,15 @@
 from __future__ import annotations
 
 from lab import Lab, kill_hard
+from pyVmomi import vim
 from simulated import wait_for
 
 ONE, TWO, THREE = "esx-gpu-01.lab", "esx-gpu-02.lab", "esx-gpu-03.lab"
+
+
+def locks(lab: Lab) -> list[str]:
+    with lab._all(vim.Folder) as folders:
+        return [item.name for item in folders if item.name.startswith("gpuops-lock")]
 
 
 def test_one_host_then_an_interrupted_run_then_the_rest(lab: Lab) -> None:
@@ -34,6 +40,7 @@ def test_one_host_then_an_interrupted_run_then_the_rest(lab: Lab) -> None:
     interrupted = lab.hosts()
     assert interrupted[TWO]["intent"], "nothing on the host says whose work it is"
     assert interrupted[THREE]["booted"] == booted[THREE]
+    assert locks(lab) == ["gpuops-lock-gpu-1"]
 
     again = lab.playbook("site")
     assert again.returncode == 0, again.output
@@ -43,15 +50,17 @@ def test_one_host_then_an_interrupted_run_then_the_rest(lab: Lab) -> None:
     assert {vm["power"] for vm in lab.vms().values()} == {"poweredOn"}
     assert len(lab.vms()) == 4
     assert lab.vcenter.counts()["requests"]["RebootHost_Task"] == 3, "a host was rebooted twice"
+    assert locks(lab) == []
 
 
 def test_a_run_killed_as_a_host_is_back_in_service_leaves_no_mark_after_the_next(lab: Lab) -> None:
     # The mark is written before and after entering, with the boot time, and before leaving; the fifth write hangs.
+    # Before all of them the lock's record is written.
     lab.start(time_scale=1000, faults=[{"method": "SetField", "object": ONE, "nth": 5, "delay_s": 60}])
     run = lab.start_playbook("esxi_passthrough", "--limit", ONE)
     try:
         wait_for(
-            lambda: run.poll() is not None or lab.vcenter.counts()["requests"].get("SetField") == 5,
+            lambda: run.poll() is not None or lab.vcenter.counts()["requests"].get("SetField") == 6,
             "the host has left maintenance mode",
         )
         assert run.poll() is None, "the run ended before it could be killed"
@@ -64,5 +73,6 @@ def test_a_run_killed_as_a_host_is_back_in_service_leaves_no_mark_after_the_next
     assert again.returncode == 0, again.output
     assert again.count("changed") == {ONE: 1}
     assert lab.hosts()[ONE]["intent"] == []
+    assert locks(lab) == []
     assert lab.vcenter.counts()["requests"]["EnterMaintenanceMode_Task"] == 1, "it was taken out of service for nothing"
     assert not lab.playbook("esxi_passthrough", "--limit", ONE).count("changed")
