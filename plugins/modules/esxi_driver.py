@@ -13,8 +13,8 @@ author:
 description:
   - Installs, upgrades, downgrades or removes the NVIDIA vGPU manager on many ESXi hosts.
   - Where the cluster of a host is managed with an image (vSphere Lifecycle Manager), the component is set in the image,
-    once for the cluster, and the hosts of the call are checked and remediated. Elsewhere the host takes the bundle as a
-    host patch from a URL, or C(esxcli) on the host takes it from a path; see O(hosts[].method).
+    once for the cluster, and the hosts of the call are checked and remediated. Elsewhere C(esxcli) on the host takes
+    the bundle, or the host takes a host patch; see O(hosts[].method).
   - A host must be in maintenance mode, by this collection. What somebody else has put there is left alone.
   - The driver works after a reboot. The reboot that is due is recorded on the host, so that
     M(gpuops.vsphere.esxi_power) does it, also when this run is interrupted.
@@ -38,7 +38,8 @@ options:
         type: str
       bundle:
         description:
-          - URL of the offline bundle (ZIP), as the vCenter or the hosts can download it, or its path on the host.
+          - URL of the offline bundle (ZIP), as the vCenter or the hosts can download it, or its path on the host; for a
+            host patch the URL of a C(metadata.zip) or a C(.vib). See O(hosts[].method).
         type: str
       checksum:
         description:
@@ -56,10 +57,15 @@ options:
         default: [NVD-VGPU*, NVD-AIE*, NVD-VMware*, NVIDIA-VMware*, NVIDIA-vGPU*, NVIDIA-AIE*]
       method:
         description:
-          - V(image) by the cluster's image, V(patch) as a host patch from a URL.
+          - V(image) by the cluster's image, from the URL of an offline bundle (ZIP).
+          - V(patch) as a host patch, from the URL of the C(metadata.zip) of an unpacked offline bundle, or of a
+            C(.vib). ESXi takes no ZIP this way. What is installed is compared afterwards. A patch is removed (so also
+            for a downgrade) by the bulletin that has brought it, where the host knows one. VMware has deprecated host
+            patches since vSphere 8.0 U3.
           - V(esxcli) only prepares the host and returns the C(commands) to run on it, as the role
-            P(gpuops.vsphere.grid_host_driver#role) does by SSH.
-          - V(auto) takes the image where the cluster has one, else the patch for a URL, else esxcli.
+            P(gpuops.vsphere.grid_host_driver#role) does by SSH. It takes a ZIP or a C(.vib), by URL or path.
+          - V(auto) takes the image where the cluster has one, else the patch for the URL of a C(metadata.zip) or a
+            C(.vib), else esxcli; esxcli for a removal.
         type: str
         choices: [auto, image, patch, esxcli]
         default: auto
@@ -99,7 +105,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Have the same vGPU manager on two hosts that are in maintenance mode
+- name: Have the same vGPU manager on two hosts of a cluster with an image, both in maintenance mode
   gpuops.vsphere.esxi_driver:
     hostname: vcenter.example.org
     username: "{{ vcenter_username }}"
@@ -335,7 +341,7 @@ def apply(client: Client, facts: Facts, planned: Planned, params: Params) -> t.M
         if key in refused:
             del work[name]
             done[name] = Applied(changed=False, problems=(problem(name, refused[key]),))
-    done |= applied(apply_driver(client, facts.rest, facts.hosts, work, Bounds.of(params)))
+    done |= applied(apply_driver(client, facts.rest, facts.hosts, facts.software.packages, work, Bounds.of(params)))
     facts.rest.close()
     for name, key in checked.items():
         if key in unchecked:

@@ -3,7 +3,9 @@
 """Planner: the vGPU manager of hosts at a wanted version, by the way that fits the host's cluster.
 
 Sources: NVIDIA's vGPU user guide for vSphere (maintenance mode before, a reboot after, whatever the installer says);
-VMware's guides of vSphere Lifecycle Manager (a cluster managed with an image takes software by the image only).
+VMware's guides of vSphere Lifecycle Manager (a cluster managed with an image takes software by the image only); the
+vSphere Web Services API reference, HostPatchManager (a patch is a metadata.zip or a VIB, an offline bundle "is not
+supported in 5.0 or later"; a removal names bulletins).
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import re
+import shlex
 import typing as t
+import urllib.parse
 
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.driver_triangle import check_triangle
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts
@@ -29,6 +33,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.versions import
 
 Method = t.Literal["image", "patch", "esxcli"]
 Action = t.Literal["install", "upgrade", "downgrade", "replace", "remove"]
+Kind = t.Literal["zip", "metadata", "vib"]
 
 PACKAGES: t.Final = ("NVD-VGPU*", "NVD-AIE*", "NVD-VMware*", "NVIDIA-VMware*", "NVIDIA-vGPU*", "NVIDIA-AIE*")
 """How NVIDIA names the host driver: NVD-… since release 15, NVIDIA-… before (VIBs and components)."""
@@ -44,11 +49,6 @@ class Package:
     name: str
     version: str
     vendor: str
-
-    @property
-    def id(self) -> str:
-        """As bulletins and `esxcli software vib` name it."""
-        return f"{self.vendor}_bootbank_{self.name}_{self.version}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class DriverWish:
     version: str | None
     """As NVIDIA writes it (`535.154.02`), or with the build suffix; None for no driver at all."""
     bundle: str | None = None
-    """URL of the offline bundle, or its path on the host."""
+    """URL of the offline bundle, its metadata.zip or a VIB, or a path on the host."""
     packages: tuple[str, ...] = PACKAGES
     """Shell patterns for the name of the package or component."""
     method: Method | None = None
@@ -121,6 +121,39 @@ def is_driver(name: str, patterns: t.Sequence[str]) -> bool:
 def is_daemon(name: str) -> bool:
     """Whether a package (`nvdgpumgmtdaemon`) or component (`nvd-gpu-mgmt-daemon`) is NVIDIA's GPU management daemon."""
     return _DAEMON.search(name) is not None
+
+
+def kind_of(bundle: str) -> Kind:
+    """What a URL or path leads to, by its name: an offline bundle, the metadata of an unpacked one, or a VIB."""
+    path = urllib.parse.urlsplit(bundle).path.lower() if "://" in bundle else bundle.lower()
+    return "metadata" if path.endswith("metadata.zip") else "vib" if path.endswith(".vib") else "zip"
+
+
+def bulletins_of(work: DriverWork, ids: t.Iterable[str]) -> list[str] | None:
+    """The installed bulletins that have brought the driver; None where one of its packages came in none of them.
+
+    A bulletin's id has name and version of its component (`NVD-VGPU-800_535.154.02-1OEM…`), before ESXi 7 of its VIB
+    (`NVIDIA_bootbank_…`).
+    """
+    found: dict[str, str] = {}
+    for one in ids:
+        for package in work.installed:
+            name, version, _build = one.rpartition("_bootbank_")[2].partition(package.version)
+            if version and is_driver(name.rstrip("_-"), work.packages):
+                found[package.name] = one
+    return list(dict.fromkeys(found.values())) if len(found) == len(work.installed) else None
+
+
+def other_than_wanted(work: DriverWork, before: t.Sequence[Package], now: t.Sequence[Package]) -> str | None:
+    """What an installation has brought in the place of the wanted driver; None if it may have brought that.
+
+    Where the list is as it was before, nothing is known: a host may tell of the image in force until it reboots, as
+    `esxcli software vib list` does without `--rebooting-image`.
+    """
+    versions = [package.version for package in now if is_driver(package.name, work.packages)]
+    if _fits(versions, work.version) or set(now) == set(before):
+        return None
+    return ", ".join(versions) or "no driver"
 
 
 def plan_driver(
@@ -231,12 +264,10 @@ def _fits(versions: t.Sequence[str], wanted: str | None) -> bool:
 
 
 def _method(wish: DriverWish, image: ClusterImage | None) -> Method:
-    """The cluster's image where it has one; else a depot that hosts can download from; else what lies on the host."""
+    """The cluster's image where it has one; else a host patch where that is what the bundle is; else esxcli."""
     if image is not None:
         return "image"
-    if wish.version is None or (wish.bundle or "").lower().startswith(("http://", "https://")):
-        return "patch"
-    return "esxcli"
+    return "patch" if wish.version is not None and _refusal("patch", wish.bundle or "") is None else "esxcli"
 
 
 def _triangle(host: HostFacts, wish: DriverWish) -> tuple[Problem, ...]:
@@ -267,13 +298,25 @@ def _obstacle(host: HostFacts, wish: DriverWish, method: Method, image: ClusterI
             "the method be chosen automatically, or set it to image.",
             "method",
         )
-    if method == "patch" and wish.version is not None and "://" not in (wish.bundle or ""):
-        return Problem(
-            "bundle_not_a_url",
-            host.name,
-            f"A host patch is downloaded by the host, and {wish.bundle} is no URL. Offer the bundle on a web server, "
-            "or set method to esxcli.",
-            "bundle",
+    refusal = _refusal(method, wish.bundle) if wish.version is not None and wish.bundle else None
+    return Problem("bundle_not_for_method", host.name, refusal, "bundle") if refusal is not None else None
+
+
+def _refusal(method: Method, bundle: str) -> str | None:
+    """Why a way does not take a bundle, and what to do; None if it does."""
+    kind = kind_of(bundle)
+    if method == "image" and kind != "zip":
+        return f"The vCenter imports the offline bundle (ZIP), and {bundle} is none. Give the URL of the ZIP."
+    if method == "patch" and (kind == "zip" or "://" not in bundle):
+        return (
+            f"A host patch is the URL of a metadata.zip or of a .vib, and {bundle} is neither: ESXi 5.0 and later "
+            "takes no offline bundle (ZIP) as a patch. Unpack the bundle on a web server and give the URL of its "
+            "metadata.zip, or set method to esxcli, which takes the ZIP."
+        )
+    if method == "esxcli" and kind == "metadata":
+        return (
+            f"esxcli takes the offline bundle (ZIP) or a .vib, and {bundle} is the metadata of one. Give the URL or "
+            "path of the ZIP, or set method to patch."
         )
     return None
 
@@ -282,13 +325,17 @@ def _commands(
     host: HostFacts, wish: DriverWish, installed: t.Sequence[Package], action: Action | None
 ) -> tuple[str, ...]:
     """What to run on the host."""
-    components = numbers(host.version or "0")[:1] >= (_COMPONENTS_SINCE,)
+    bundle = wish.bundle or ""
+    single = kind_of(bundle) == "vib"
+    components = not single and numbers(host.version or "0")[:1] >= (_COMPONENTS_SINCE,)
     kind = "component" if components else "vib"
     removals = [f"esxcli software vib remove -n {package.name}" for package in installed]
     if action == "remove":
         return tuple(removals)
     install = {"component": "apply", "vib": "update" if action == "upgrade" else "install"}[kind]
-    return (*(removals if action == "downgrade" else ()), f"esxcli software {kind} {install} -d {wish.bundle}")
+    # The host's shell reads it, and URLs may have a query.
+    source = f"{'-v' if single else '-d'} {shlex.quote(bundle)}"
+    return (*(removals if action == "downgrade" else ()), f"esxcli software {kind} {install} {source}")
 
 
 def _changes(

@@ -11,9 +11,14 @@ import urllib.error
 
 from ansible.module_utils.urls import open_url
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.host_driver import DriverWork, Package, is_driver
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.host_driver import (
+    DriverWork,
+    Package,
+    bulletins_of,
+    kind_of,
+    other_than_wanted,
+)
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Problem
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.versions import matches
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.errors import (
     GpuOpsError,
@@ -45,6 +50,7 @@ _DOWNLOAD_TIMEOUT_S = 30
 
 Hosts = t.Mapping[str, HostFacts]
 Work = t.Mapping[str, DriverWork]
+Packages = t.Mapping[str, t.Sequence[Package] | Problem]
 
 
 def read_packages(client: Client, hosts: Hosts, *, max_parallel: int) -> dict[str, tuple[Package, ...] | Problem]:
@@ -91,15 +97,18 @@ def check_bundle(bundle: str, checksum: str, ca_file: str | None = None) -> None
         )
 
 
-def apply_driver(client: Client, rest: Rest, hosts: Hosts, work: Work, bounds: Bounds) -> dict[str, TaskOutcome]:
-    """Carry out the work, every host in maintenance mode; never raises for one host.
+def apply_driver(
+    client: Client, rest: Rest, hosts: Hosts, packages: Packages, work: Work, bounds: Bounds
+) -> dict[str, TaskOutcome]:
+    """Carry out the work, every host in maintenance mode; never raises for one host. `packages` are those of before.
 
     The boot time is recorded before, so that no later run forgets the reboot, whoever does it.
     """
     outcomes = {name: TaskOutcome() for name in work}
     outcomes |= _record(client, hosts, list(work), bounds)
     ready = {name: item for name, item in work.items() if outcomes[name].ok}
-    outcomes |= _patch(client, hosts, {name: item for name, item in ready.items() if item.method == "patch"}, bounds)
+    patches = {name: item for name, item in ready.items() if item.method == "patch"}
+    outcomes |= _patch(client, hosts, patches, packages, bounds)
     images = {name: item for name, item in ready.items() if item.method == "image"}
     outcomes |= _image(rest, hosts, images, bounds)
     # A cluster's image has rebooted the host already; where an installation has surely failed, no reboot is due.
@@ -136,59 +145,72 @@ def _forget(client: Client, hosts: Hosts, names: t.Sequence[str], bounds: Bounds
     write_intents(client, intents, max_parallel=bounds.max_parallel)
 
 
-def _patch(client: Client, hosts: Hosts, work: Work, bounds: Bounds) -> dict[str, TaskOutcome]:
-    """Host patches: look into the bundle, remove what is in the way, install."""
+def _patch(client: Client, hosts: Hosts, work: Work, packages: Packages, bounds: Bounds) -> dict[str, TaskOutcome]:
+    """Host patches: remove what is in the way, install, look what is there now."""
     if not work:
         return {}
     managers = Managers(client, {name: hosts[name].moid for name in work}, "patchManager")
     outcomes = {name: TaskOutcome() for name in work}
 
-    def run(names: t.Iterable[str], start: t.Callable[[t.Any, DriverWork], t.Any], doing: str) -> None:
+    def run(names: t.Iterable[str], start: t.Callable[[t.Any, str], t.Any], doing: str) -> None:
         def starter(name: str) -> t.Callable[[], t.Any]:
-            return lambda: start(managers.of(name, "patchManager"), work[name])
+            return lambda: start(managers.of(name, "patchManager"), name)
 
         starters = {name: starter(name) for name in names if outcomes[name].ok}
         outcomes.update(run_tasks(client, starters, timeout=bounds.left, max_parallel=bounds.max_parallel, doing=doing))
 
     installing = [name for name, item in work.items() if item.action != "remove"]
-    run(installing, lambda manager, item: manager.ScanHostPatchV2_Task(None, [item.bundle]), "look into the bundle")
-    for name in installing:
-        outcomes[name] = _scanned(name, work[name], outcomes[name])
     removing = [name for name, item in work.items() if item.action in ("remove", "downgrade")]
-    run(
-        removing,
-        lambda manager, item: manager.UninstallHostPatch_Task([package.id for package in item.installed]),
-        "remove the vGPU manager",
+    # No old driver is removed for one that cannot be had.
+    replacing = [name for name in installing if name in removing and kind_of(work[name].bundle or "") == "metadata"]
+    run(replacing, lambda manager, name: manager.ScanHostPatchV2_Task([work[name].bundle]), "read the patch's metadata")
+    run(removing, lambda manager, _name: manager.QueryHostPatch_Task(), "ask for the installed bulletins")
+    bulletins: dict[str, list[str]] = {}
+    for name in [name for name in removing if outcomes[name].ok]:
+        status = getattr(outcomes[name].result, "status", None) or ()
+        found = bulletins_of(work[name], [str(one.id) for one in status if one.installed])
+        if found is None:
+            outcomes[name] = TaskOutcome(error=_no_bulletin(name, work[name]))
+        else:
+            bulletins[name] = found
+    run(removing, lambda manager, name: manager.UninstallHostPatch_Task(bulletins[name]), "remove the vGPU manager")
+    run(installing, lambda manager, name: _install(manager, work[name].bundle or ""), "install the vGPU manager")
+    installed = {name: hosts[name] for name in installing if outcomes[name].ok}
+    return outcomes | _verified(client, installed, work, packages, bounds)
+
+
+def _install(manager: t.Any, url: str) -> t.Any:
+    if kind_of(url) == "vib":
+        return manager.InstallHostPatchV2_Task(vibUrls=[url])
+    return manager.InstallHostPatchV2_Task(metaUrls=[url])
+
+
+def _no_bulletin(name: str, work: DriverWork) -> OperationFailedError:
+    """For a driver that came by no bulletin that the host knows, for example as a VIB."""
+    there = ", ".join(f"{package.name} {package.version}" for package in work.installed)
+    return OperationFailedError(
+        f"{name}: the host knows no bulletin that has brought {there}, and a host patch is removed by its bulletin. "
+        "Nothing was removed. Set method to esxcli.",
+        code="no_bulletin",
+        object=name,
     )
-    run(
-        installing,
-        lambda manager, item: manager.InstallHostPatchV2_Task(None, [item.bundle]),
-        "install the vGPU manager",
-    )
+
+
+def _verified(client: Client, hosts: Hosts, work: Work, before: Packages, bounds: Bounds) -> dict[str, TaskOutcome]:
+    """Outcomes of hosts that have another driver now than was wanted: a scan names bulletins, not what is in them."""
+    outcomes = {}
+    for name, now in read_packages(client, hosts, max_parallel=bounds.max_parallel).items():
+        earlier = before.get(name, ())
+        if isinstance(now, Problem):
+            text, code = f"what is installed now could not be read: {now.msg}", now.code
+        elif not isinstance(earlier, Problem) and (other := other_than_wanted(work[name], earlier, now)) is not None:
+            text = f"the host has {other} now, not {work[name].version}. Correct version or bundle, then run again."
+            code = "version_not_in_bundle"
+        else:
+            continue
+        error = OperationFailedError(f"{name}: {work[name].bundle} was installed; {text}", code=code, object=name)
+        outcomes[name] = TaskOutcome(error=error, begun=True)
     return outcomes
-
-
-def _scanned(name: str, work: DriverWork, outcome: TaskOutcome) -> TaskOutcome:
-    """The outcome of looking into a bundle: it must hold the wanted version."""
-    if not outcome.ok:
-        return outcome
-    versions = []
-    for status in getattr(outcome.result, "status", None) or ():
-        _vendor, _bootbank, rest = str(status.id).partition("_bootbank_")
-        package, _underscore, version = rest.rpartition("_")
-        if is_driver(package, work.packages):
-            versions.append(version)
-    if any(matches(str(work.version), version) for version in versions):
-        return TaskOutcome()
-    other = f", but {', '.join(versions)}" if versions else ""
-    return TaskOutcome(
-        error=OperationFailedError(
-            f"{name}: the bundle {work.bundle} holds no {', '.join(work.packages)} of version {work.version}"
-            f"{other}. Nothing was installed. Correct the version, or the bundle.",
-            code="version_not_in_bundle",
-            object=name,
-        )
-    )
 
 
 def _image(rest: Rest, hosts: Hosts, work: Work, bounds: Bounds) -> dict[str, TaskOutcome]:

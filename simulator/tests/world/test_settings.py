@@ -8,18 +8,21 @@ from inventory import Inventory, simulate, until
 from vsphere_simulator.model.loader import ModelError
 from vsphere_simulator.vmomi import vim, vmodl
 
-URL = "https://depot.example/NVD-VGPU-800_16.4.zip"
+URL = "https://depot.example/NVD-VGPU-800_16.4/metadata.zip"
+VIB = "https://depot.example/NVD-VGPU-800_17.1.vib"
+BULLETIN = "NVD-VMware_ESXi_8.0.0_Driver_535.161.05-1OEM.800"
 MODEL = f"""
 depots:
   {URL}:
     - {{version: 535.161.05-1OEM.800, vgpu_manager: "16.4"}}
     - {{name: NVD-GPU-MGMT-Daemon, version: 535.161.05-0}}
+  {VIB}: [{{version: 550.90.05-1OEM.800, vgpu_manager: "17.1"}}]
 clusters: [{{name: c, ha: true, hosts: [{{name: h, gpus: [{{gpu: A100-40}}], graphics_type: sharedDirect}}]}}]
 """
 
 
 async def install(lab: Inventory, *urls: str):  # noqa: ANN201 - a data object made at run time
-    return await lab.run(lab["h"].managers["patchManager"], "InstallHostPatchV2_Task", bundle_urls=list(urls))
+    return await lab.run(lab["h"].managers["patchManager"], "InstallHostPatchV2_Task", meta_urls=list(urls))
 
 
 def test_the_manager_needs_maintenance_mode_and_a_reboot() -> None:
@@ -41,11 +44,11 @@ def test_the_manager_needs_maintenance_mode_and_a_reboot() -> None:
             ("NVD-GPU-MGMT-Daemon", "535.161.05-0"),
         ]
 
-        again = await lab.run(host.managers["patchManager"], "ScanHostPatchV2_Task", bundle_urls=[URL])
+        again = await lab.run(host.managers["patchManager"], "ScanHostPatchV2_Task", meta_urls=[URL])
         assert [(one.applicable, one.installed) for one in again.status] == [(False, True)] * 2
-        await lab.run(
-            host.managers["patchManager"], "UninstallHostPatch_Task", bulletin_ids=["NVD-VMware_ESXi_8.0.0_Driver"]
-        )
+        known = await lab.run(host.managers["patchManager"], "QueryHostPatch_Task")
+        assert [one.id for one in known.status] == [BULLETIN, "NVD-GPU-MGMT-Daemon_535.161.05-0"]
+        await lab.run(host.managers["patchManager"], "UninstallHostPatch_Task", bulletin_ids=[BULLETIN])
         assert "nvidia_a100-40c" in host.graphics.type_names()
         await lab.run(host, "RebootHost_Task", force=False)
         await until(lambda: host.answers)
@@ -58,13 +61,41 @@ def test_what_cannot_be_installed_says_why() -> None:
     async def scenario(lab: Inventory) -> None:
         host = lab["h"]
         await lab.run(host, "EnterMaintenanceMode_Task", timeout=0)
-        with pytest.raises(vim.fault.PlatformConfigFault, match=r"nowhere\.zip"):
-            await install(lab, "https://depot.example/nowhere.zip")
+        with pytest.raises(vim.fault.PlatformConfigFault, match=r"nowhere/metadata\.zip"):
+            await install(lab, "https://depot.example/nowhere/metadata.zip")
+        with pytest.raises(vim.fault.PlatformConfigFault, match=r"bundle\.zip is not a metadata\.zip"):
+            await install(lab, "https://depot.example/bundle.zip")
         with pytest.raises(vmodl.fault.InvalidArgument):
             await install(lab)
-        with pytest.raises(vmodl.fault.InvalidArgument):
-            await lab.run(host.managers["patchManager"], "UninstallHostPatch_Task", bulletin_ids=["nothing"])
+        for unknown in ("nothing", "NVD-VMware_ESXi_8.0.0_Driver", f"NVIDIA_bootbank_{BULLETIN}"):
+            with pytest.raises(vim.fault.PlatformConfigFault, match=unknown):
+                await lab.run(host.managers["patchManager"], "UninstallHostPatch_Task", bulletin_ids=[unknown])
         assert host.packages == {}
+
+    simulate(MODEL, scenario)
+
+
+@pytest.mark.parametrize("name", ["InstallHostPatchV2_Task", "ScanHostPatchV2_Task", "CheckHostPatch_Task"])
+def test_an_offline_bundle_is_no_patch_since_5_0(name: str) -> None:
+    async def scenario(lab: Inventory) -> None:
+        await lab.run(lab["h"], "EnterMaintenanceMode_Task", timeout=0)
+        for more in ({}, {"meta_urls": [URL]}):
+            with pytest.raises(vim.fault.PlatformConfigFault, match="bundleUrls"):
+                await lab.run(lab["h"].managers["patchManager"], name, bundle_urls=[URL], **more)
+        assert lab["h"].packages == {}
+
+    simulate(MODEL, scenario)
+
+
+def test_a_vib_is_installed_by_its_own_url() -> None:
+    async def scenario(lab: Inventory) -> None:
+        patches = lab["h"].managers["patchManager"]
+        await lab.run(lab["h"], "EnterMaintenanceMode_Task", timeout=0)
+        with pytest.raises(vim.fault.PlatformConfigFault, match=r"metadata\.zip is not a \.vib"):
+            await lab.run(patches, "InstallHostPatchV2_Task", vib_urls=[URL])
+        await lab.run(patches, "InstallHostPatchV2_Task", vib_urls=[VIB])
+        assert [package.version for package in lab["h"].packages.values()] == ["550.90.05-1OEM.800"]
+        assert (await lab.run(patches, "QueryHostPatch_Task")).status == []
 
     simulate(MODEL, scenario)
 

@@ -10,7 +10,7 @@ from pyVim.task import WaitForTask
 from pyVmomi import vim, vmodl
 
 PCI: t.Any = vim.vm.device.VirtualPCIPassthrough
-URL = "https://depot.example/manager.zip"
+URL = "https://depot.example/manager/metadata.zip"
 MODEL = f"""
 datacenter: dc
 datastores: [{{name: ds}}]
@@ -61,9 +61,9 @@ def test_vgpus_from_the_manager_to_maintenance_mode(serve: t.Callable[..., t.Any
     WaitForTask(a.ReconfigVM_Task(with_vgpu("nvidia_a100-20c")), lab.client)
     patches = host.configManager.patchManager
     with pytest.raises(vim.fault.InvalidState):
-        run(patches.InstallHostPatchV2_Task(bundleUrls=[URL]))
+        run(patches.InstallHostPatchV2_Task(metaUrls=[URL]))
     run(host.EnterMaintenanceMode_Task(0))
-    status = run(patches.InstallHostPatchV2_Task(bundleUrls=[URL])).status
+    status = run(patches.InstallHostPatchV2_Task(metaUrls=[URL])).status
     assert [(one.installed, one.restartRequired) for one in status] == [(True, True)]
     assert (list(host.config.sharedPassthruGpuTypes), host.summary.rebootRequired) == ([], True)
     booted = host.runtime.bootTime

@@ -25,7 +25,7 @@ from simulated import StartVcenter, Vcenter
 HOSTS = 40
 STRIDE = 3
 """Every third call is tried; the two ways begin at different calls."""
-URL, NEW = "https://depot.lab/vgpu.zip", "535.154.02"
+BUNDLE, PATCH, NEW = "https://depot.lab/vgpu.zip", "https://depot.lab/vgpu/metadata.zip", "535.154.02"
 DRS = {"PassthroughDrsAutomation": 1}
 
 
@@ -61,14 +61,14 @@ def site(*, image: bool) -> dict[str, Any]:
         "networks": [{"name": "VM Network"}],
         "clusters": clusters,
         "timings": {"maintenance": 1, "boot": 2, "install": 1},
-        "depots": {URL: [{"version": NEW, "vgpu_manager": "16.3"}]},
+        "depots": {url: [{"version": NEW, "vgpu_manager": "16.3"}] for url in (BUNDLE, PATCH)},
     }
 
 
 def converge(vcenter: Vcenter, host: str, *, image: bool) -> bool:
     """The order of work of vgpu_host.yml for one host. True if anything changed."""
-    wish = {"name": host, "version": NEW, "bundle": URL, "package": ["NVD-*"], "method": "auto", "state": "present"}
-    driver = {"hosts": [{**wish, "checksum": None, "guest_drivers": []}]}
+    wish = {"name": host, "version": NEW, "bundle": BUNDLE if image else PATCH, "package": ["NVD-*"]}
+    driver = {"hosts": [{**wish, "method": "auto", "state": "present", "checksum": None, "guest_drivers": []}]}
     settings = {"name": host, "default_type": "sharedDirect", "assignment_policy": None, "devices": []}
     graphics = {"hosts": [{**settings, "missing": None, "restart_services": None}]}
     done: list[Planned] = []

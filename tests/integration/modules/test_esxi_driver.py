@@ -15,6 +15,7 @@ from simulated import StartVcenter, Vcenter
 ONE, TWO = "esx-001.lab", "esx-002.lab"
 OLD, NEW = "16.4", "17.1"
 DEPOTS = {version: f"https://depot.lab/vgpu-{version}.zip" for version in (OLD, NEW)}
+UNPACKED = {version: f"https://depot.lab/vgpu-{version}/metadata.zip" for version in (OLD, NEW)}
 CLUSTER = "/api/esx/settings/clusters/{cluster}/software"
 
 
@@ -28,7 +29,11 @@ def site(count: int = 2, *, image: bool = False, **more: Any) -> dict[str, Any]:
         "datastores": [{"name": "shared-01"}],
         "networks": [{"name": "VM Network"}],
         "clusters": [cluster],
-        "depots": {url: [{"version": version, "vgpu_manager": version}] for version, url in DEPOTS.items()},
+        "depots": {
+            url: [{"version": version, "vgpu_manager": version}]
+            for urls in (DEPOTS, UNPACKED)
+            for version, url in urls.items()
+        },
     } | more
 
 
@@ -37,6 +42,11 @@ def wanted(*names: str, version: str | None = NEW, **more: Any) -> list[dict[str
         return [{"name": name, "state": "absent", **more} for name in names or (ONE,)]
     entry = {"version": version, "bundle": DEPOTS[version]} | more
     return [{"name": name, **entry} for name in names or (ONE,)]
+
+
+def patched(*names: str, version: str | None = NEW, **more: Any) -> list[dict[str, Any]]:
+    bundle = {} if version is None else {"bundle": UNPACKED[version]}
+    return wanted(*names, version=version, method="patch", **bundle, **more)
 
 
 def roll(vcenter: Vcenter, hosts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -58,11 +68,12 @@ def report(vcenter: Vcenter, hosts: list[dict[str, Any]]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("image", [False, True], ids=["patch", "image"])
 def test_check_install_repeat_upgrade_downgrade_remove(start_vcenter: StartVcenter, image: bool) -> None:
+    asked = wanted if image else patched
     vcenter = start_vcenter(site(image=image))
     assert "missing required arguments: hosts" in vcenter.run("esxi_driver").result["msg"]
-    refused = vcenter.fails("esxi_driver", hosts=wanted(ONE, TWO, version=OLD))
+    refused = vcenter.fails("esxi_driver", hosts=asked(ONE, TWO, version=OLD))
     assert refused["failure"]["code"] == "not_in_maintenance"
-    entry = report(vcenter, wanted(version=OLD))[ONE]
+    entry = report(vcenter, asked(version=OLD))[ONE]
     assert entry["maintenance_required"] is True
     assert entry["pending"][-1] == f"install vGPU manager ({OLD}, {'by the cluster' if image else 'host patch'}" + (
         "'s image)" if image else ")"
@@ -71,11 +82,11 @@ def test_check_install_repeat_upgrade_downgrade_remove(start_vcenter: StartVcent
     before = vcenter.settled_state()
 
     vcenter = start_vcenter(site(image=image), directory=vcenter.directory)
-    planned = vcenter.ok("esxi_driver", check=True, diff=True, hosts=wanted(ONE, TWO, version=OLD))
+    planned = vcenter.ok("esxi_driver", check=True, diff=True, hosts=asked(ONE, TWO, version=OLD))
     assert vcenter.settled_state() == before
 
     vcenter = start_vcenter(site(image=image), directory=vcenter.directory)
-    done = vcenter.ok("esxi_driver", diff=True, hosts=wanted(ONE, TWO, version=OLD))
+    done = vcenter.ok("esxi_driver", diff=True, hosts=asked(ONE, TWO, version=OLD))
     for key in ("changed", "objects", "predicted", "diff"):
         assert done[key] == planned[key]
     assert done["objects"][ONE]["reboot_required"] is not image
@@ -86,16 +97,16 @@ def test_check_install_repeat_upgrade_downgrade_remove(start_vcenter: StartVcent
     assert host["vgpu_types"]
     assert host["intent"] is None
     assert host["in_maintenance"] is False
-    entry = report(vcenter, wanted(version=OLD))[ONE]
+    entry = report(vcenter, asked(version=OLD))[ONE]
     assert (entry["installed"], entry["loaded"], entry["pending"]) == (OLD, True, [])
 
-    assert "upgrade vGPU manager" in roll(vcenter, wanted(ONE, TWO, version=NEW))["objects"][TWO]["actions"][-1]
-    assert report(vcenter, wanted(version=NEW))[ONE]["installed"] == NEW
-    assert "downgrade vGPU manager" in roll(vcenter, wanted(ONE, TWO, version=OLD))["objects"][TWO]["actions"][-1]
-    assert report(vcenter, wanted(version=OLD))[ONE]["installed"] == OLD
-    assert "remove vGPU manager" in roll(vcenter, wanted(ONE, TWO, version=None))["objects"][TWO]["actions"][-1]
+    assert "upgrade vGPU manager" in roll(vcenter, asked(ONE, TWO, version=NEW))["objects"][TWO]["actions"][-1]
+    assert report(vcenter, asked(version=NEW))[ONE]["installed"] == NEW
+    assert "downgrade vGPU manager" in roll(vcenter, asked(ONE, TWO, version=OLD))["objects"][TWO]["actions"][-1]
+    assert report(vcenter, asked(version=OLD))[ONE]["installed"] == OLD
+    assert "remove vGPU manager" in roll(vcenter, asked(ONE, TWO, version=None))["objects"][TWO]["actions"][-1]
     assert vcenter.host(ONE)["vgpu_types"] == []
-    assert report(vcenter, wanted(version=None))[ONE]["installed"] is None
+    assert report(vcenter, asked(version=None))[ONE]["installed"] is None
 
 
 def test_requests_grow_by_one_call_a_host_and_one_a_cluster_with_an_image(start_vcenter: StartVcenter) -> None:
@@ -129,13 +140,15 @@ def test_what_cannot_be_is_refused_and_the_other_host_served(start_vcenter: Star
     names = [f"esx-{number:03}.lab" for number in range(1, 7)]
     vcenter.ok("esxi_maintenance", hosts=names, state="entered")
     hosts = [
-        *wanted(names[0]),
+        *patched(names[0]),
         *wanted(names[1], method="image"),
         {"name": names[2], "version": NEW},
-        *wanted(names[3], bundle="/vmfs/volumes/x.zip", method="patch"),
-        *wanted(names[4], bundle=DEPOTS[OLD]),
-        *wanted(names[5], bundle="https://depot.lab/nothing.zip"),
+        *wanted(names[3], method="patch"),
+        *patched(names[4]),
+        *patched(names[5]),
     ]
+    hosts[4]["bundle"] = UNPACKED[OLD]
+    hosts[5]["bundle"] = "https://depot.lab/nothing/metadata.zip"
     objects = vcenter.fails("esxi_driver", hosts=hosts)["objects"]
     assert {name: (objects[name].get("failure") or {}).get("code") for name in names} == dict(
         zip(
@@ -144,7 +157,7 @@ def test_what_cannot_be_is_refused_and_the_other_host_served(start_vcenter: Star
                 None,
                 "no_cluster_image",
                 "bundle_missing",
-                "bundle_not_a_url",
+                "bundle_not_for_method",
                 "version_not_in_bundle",
                 "operation_failed",
             ),
@@ -152,17 +165,57 @@ def test_what_cannot_be_is_refused_and_the_other_host_served(start_vcenter: Star
         )
     )
     assert OLD in objects[names[4]]["msg"]
-    assert "nothing.zip" in objects[names[5]]["msg"]
+    assert objects[names[4]]["changed"] is True
+    assert "nothing/metadata.zip" in objects[names[5]]["msg"]
     # Nothing was installed there, so no reboot is due.
-    assert vcenter.ok("esxi_power", hosts=names[1:])["changed"] is False
-    assert vcenter.ok("esxi_power", hosts=names[:1])["changed"] is True
+    assert vcenter.ok("esxi_power", hosts=[*names[1:4], names[5]])["changed"] is False
+    assert vcenter.ok("esxi_power", hosts=[names[0], names[4]])["changed"] is True
 
 
 def test_a_cluster_image_is_not_bypassed(start_vcenter: StartVcenter) -> None:
     vcenter = start_vcenter(site(image=True))
     vcenter.ok("esxi_maintenance", hosts=[ONE], state="entered")
-    result = vcenter.fails("esxi_driver", hosts=wanted(method="patch"))
+    result = vcenter.fails("esxi_driver", hosts=patched())
     assert result["failure"]["code"] == "managed_by_image"
+
+
+def test_a_single_vib_is_a_host_patch(start_vcenter: StartVcenter) -> None:
+    url = "https://depot.lab/vgpu.vib"
+    model = site(1, depots={url: [{"version": NEW, "vgpu_manager": NEW}]})
+    vcenter = start_vcenter(model)
+    vcenter.ok("esxi_maintenance", hosts=[ONE], state="entered")
+    done = vcenter.ok("esxi_driver", hosts=wanted(bundle=url))["objects"][ONE]
+    assert (done["method"], done["changed"]) == ("patch", True)
+    assert report(vcenter, wanted(bundle=url))[ONE]["installed"] == NEW
+    # No bulletin has brought it, and a patch is removed by its bulletin.
+    assert vcenter.ok("esxi_power", hosts=[ONE])["changed"]
+    failed = vcenter.fails("esxi_driver", hosts=patched(version=None))
+    assert failed["failure"]["code"] == "no_bulletin"
+    assert "esxcli" in failed["msg"]
+    assert "UninstallHostPatch_Task" not in failed["requests"]
+    assert vcenter.ok("esxi_power", hosts=[ONE])["changed"] is False
+
+
+def test_a_patch_is_removed_by_the_bulletin_it_came_in_and_nothing_else_is(start_vcenter: StartVcenter) -> None:
+    model = site(1)
+    model["clusters"][0]["hosts"][0]["vgpu_manager"] = NEW
+    vcenter = start_vcenter(model)
+    vcenter.ok("esxi_maintenance", hosts=[ONE], state="entered")
+    done = vcenter.ok("esxi_driver", hosts=patched(version=None))
+    assert done["requests"]["QueryHostPatch_Task"] == 1
+    assert report(vcenter, patched(version=None))[ONE]["installed"] is None
+
+
+def test_a_bundle_that_is_nowhere_is_told_before_the_old_driver_is_removed(start_vcenter: StartVcenter) -> None:
+    model = site(1)
+    model["clusters"][0]["hosts"][0]["vgpu_manager"] = NEW
+    del model["depots"][UNPACKED[OLD]]
+    vcenter = start_vcenter(model)
+    vcenter.ok("esxi_maintenance", hosts=[ONE], state="entered")
+    failed = vcenter.fails("esxi_driver", hosts=patched(version=OLD))
+    assert UNPACKED[OLD] in failed["msg"]
+    assert not {"UninstallHostPatch_Task", "InstallHostPatchV2_Task"} & failed["requests"].keys()
+    assert report(vcenter, patched())[ONE]["installed"].startswith(NEW)
 
 
 def test_esxcli_hands_out_the_commands_and_records_the_reboot(start_vcenter: StartVcenter) -> None:
@@ -308,7 +361,7 @@ def web() -> Iterator[tuple[str, bytes]]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/vgpu.zip", content
+        yield f"http://127.0.0.1:{server.server_port}/vgpu/metadata.zip", content
     finally:
         server.shutdown()
         server.server_close()
@@ -320,7 +373,7 @@ def test_the_bundle_s_checksum_is_compared_before_anything_is_installed(
 ) -> None:
     url, content = web
     model = site(2)
-    model["depots"] = {url: [{"version": NEW, "vgpu_manager": NEW}], **model["depots"]}
+    model["depots"][url] = [{"version": NEW, "vgpu_manager": NEW}]
     vcenter = start_vcenter(model)
     vcenter.ok("esxi_maintenance", hosts=[ONE, TWO], state="entered")
     wrong = vcenter.fails("esxi_driver", hosts=wanted(bundle=url, checksum=f"sha256:{'0' * 64}"))
@@ -329,7 +382,7 @@ def test_the_bundle_s_checksum_is_compared_before_anything_is_installed(
     good = f"sha256:{hashlib.sha256(content).hexdigest()}"
     assert vcenter.ok("esxi_driver", hosts=wanted(bundle=url, checksum=good))["objects"][ONE]["warnings"] == []
     # depot.lab is reached by hosts only.
-    unchecked = vcenter.ok("esxi_driver", hosts=wanted(TWO, checksum=good))["objects"][TWO]
+    unchecked = vcenter.ok("esxi_driver", hosts=patched(TWO, checksum=good))["objects"][TWO]
     assert "not checked" in unchecked["warnings"][0]
     bad = vcenter.fails("esxi_driver", hosts=wanted(checksum="md5:1"))
     assert bad["failure"]["code"] == "invalid_input"

@@ -44,7 +44,7 @@ QUICK = {
     "reconfigure": 1,
 }
 
-VERSION, DEPOT = "17.1", "https://depot.lab/vgpu-17.1.zip"
+VERSION, DEPOT = "17.1", "https://depot.lab/vgpu-17.1/metadata.zip"
 AWAY = {"devices": [dict.fromkeys(("address", "class", "name")) | {"id": V100}], "enabled": False}
 SHARED = {"default_type": "sharedDirect", "devices": []} | dict.fromkeys(("assignment_policy", "restart_services"))
 IMAGES = "/api/esx/settings/clusters/{cluster}/software"

@@ -20,7 +20,8 @@ from gpu_vms import TEMPLATE, fixed, vcenter_connection
 from simulated import TOP, Vcenter, launch
 
 USER, PASSWORD, ROLE = "robot", "Robot-1-password", "robot"
-VERSION, DEPOT = "17.1", "https://depot.lab/vgpu-17.1.zip"
+VERSION, DEPOT = "17.1", "https://depot.lab/vgpu-17.1/metadata.zip"
+BUNDLE = "https://depot.lab/vgpu-17.1.zip"
 HOST_KEYS = ("id", "address", "class", "name")
 GPU_KEYS = ("id", "address", "label", "profile", "name", "at_least_gb", "at_most_gpu", "profile_class")
 
@@ -74,7 +75,7 @@ def driver(n: int) -> dict[str, Any]:
 
 def cluster_image(n: int) -> dict[str, Any]:
     hosts = driver(n)["hosts"]
-    return {"hosts": [hosts[0] | {"name": f"image-{n:03}.lab", "method": "image"}]}
+    return {"hosts": [hosts[0] | {"name": f"image-{n:03}.lab", "method": "image", "bundle": BUNDLE}]}
 
 
 def member(state: str, **one: Any) -> Callable[[int], dict[str, Any]]:
@@ -239,7 +240,7 @@ def model(count: int) -> dict[str, Any]:
             {"name": f"imaged-{n:03}", "image": {}, "hosts": [{"name": f"image-{n:03}.lab", "gpus": gpus}]}
             for n in range(1, count + 1)
         ],
-        "depots": {DEPOT: [{"version": VERSION, "vgpu_manager": VERSION}]},
+        "depots": {url: [{"version": VERSION, "vgpu_manager": VERSION}] for url in (DEPOT, BUNDLE)},
         "templates": [{"name": TEMPLATE, "folder": "templates", **shape}],
         "vms": [
             {"name": f"{kind}-{n:03}", "host": host(n), "power": kind, **shape}

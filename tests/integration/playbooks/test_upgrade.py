@@ -14,7 +14,7 @@ from pyVmomi import vim
 from simulated import BIN, PASSWORD, USERNAME
 
 TWO, THREE = "esx-gpu-02.lab", "esx-gpu-03.lab"
-URL = "https://depot.lab/vgpu-550.54.16.zip"
+URL = "https://depot.lab/vgpu-550.54.16/metadata.zip"
 NEW = "550.54.16"
 CLUSTERS = ("-e", '{"vgpu_cluster_names": ["gpu"]}')
 
@@ -38,12 +38,19 @@ ESXCLI = f"""#!{BIN / "python"}
 import os, ssl, sys
 from pyVim.connect import Disconnect, SmartConnect
 from pyVim.task import WaitForTask
-assert sys.argv[1:] == ["software", "component", "apply", "-d", os.environ["LAB_BUNDLE"]], sys.argv
+removal = sys.argv[1:5] == ["software", "vib", "remove", "-n"]
+assert removal or sys.argv[1:] == ["software", "component", "apply", "-d", os.environ["LAB_BUNDLE"]], sys.argv
 context = ssl.create_default_context(cafile=os.environ["LAB_CERTIFICATE"])
 session = SmartConnect(host="127.0.0.1", port=int(os.environ["LAB_PORT"]), user="{USERNAME}", pwd="{PASSWORD}",
                        sslContext=context)
 host = session.content.searchIndex.FindByDnsName(dnsName=os.environ["ESXI_HOST"], vmSearch=False)
-WaitForTask(host.configManager.patchManager.InstallHostPatchV2_Task(bundleUrls=["{URL}"]))
+patches = host.configManager.patchManager
+if removal:
+    query = patches.QueryHostPatch_Task()
+    WaitForTask(query)
+    WaitForTask(patches.UninstallHostPatch_Task([one.id for one in query.info.result.status if sys.argv[5] in one.id]))
+else:
+    WaitForTask(patches.InstallHostPatchV2_Task(metaUrls=["{URL}"]))
 Disconnect(session)
 """
 
@@ -143,6 +150,15 @@ def test_hosts_follow_one_another_and_a_guest_that_would_be_left_behind_stops_it
     assert again.count("changed") == {}, again.output
     assert again.count("failed") == {"guest.lab": 1}
     assert "checksum is missing" in " ".join(again.output.split())
+
+
+def test_a_removal_by_esxcli_asks_for_no_bundle(lab: Lab) -> None:
+    lab.start(time_scale=1000, change=with_managers)
+    done = upgrade(lab, "-e", "grid_host_driver_state=absent", "--limit", f"{TWO}")
+    assert done.returncode == 0, done.output
+    calls = (lab.directory / "programs" / "calls").read_text().splitlines()
+    assert [line.rpartition("software ")[2].partition(" -n")[0] for line in calls] == ["vib remove"]
+    assert installed(lab, TWO) == "None"
 
 
 def test_what_machines_with_vgpus_need_to_move(lab: Lab) -> None:

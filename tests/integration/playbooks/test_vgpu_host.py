@@ -13,7 +13,7 @@ from lab import Lab, kill_hard
 from simulated import BIN, USERNAME, wait_for
 
 HOST = "esx-gpu-03.lab"
-BUNDLE = "https://depot.lab/NVD-VGPU-800_535.154.02.zip"
+BUNDLE = "https://depot.lab/NVD-VGPU-800_535.154.02/metadata.zip"
 FIRST, SECOND = "00000000:3B:00.0", "00000000:5E:00.0"
 WANTED = {
     "grid_host_driver_version": "535.154.02",

@@ -1,4 +1,8 @@
-"""Software of a host: what is installed, and installing bundles such as the vGPU manager."""
+"""Software of a host: what is installed, and installing patches such as the vGPU manager.
+
+As in the vSphere Web Services API reference, HostPatchManager: a patch is the metadata.zip of a depot or a VIB, offline
+bundles are "not supported in 5.0 or later", and updates go by the ids of their bulletins.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +34,18 @@ class Package:
     summary: str = ""
     vgpu_manager: str | None = None
     """Release of the vGPU manager that this is, for example `16.4`; None for other software."""
+    bare: bool = False
+    """Installed as a VIB of its own, which no bulletin has brought."""
 
     @property
     def id(self) -> str:
-        """How esxcli and bulletins write it."""
+        """How esxcli writes it."""
         return f"{self.vendor}_bootbank_{self.name}_{self.version}"
+
+    @property
+    def bulletin(self) -> str:
+        """Id of the bulletin (component) that it comes in; of a bare VIB its own."""
+        return self.id if self.bare else f"{self.name}_{self.version}"
 
 
 def manager_package(release: str) -> Package:
@@ -45,7 +56,7 @@ def manager_package(release: str) -> Package:
 
 
 class PatchManager(ManagedObject):
-    """HostPatchManager: installs what a depot (bundle URL) has."""
+    """HostPatchManager: installs what a depot has."""
 
     wsdl = vim.host.PatchManager
 
@@ -56,11 +67,17 @@ class PatchManager(ManagedObject):
         self.parent = host
 
     @method("InstallHostPatchV2_Task")
-    def install(self, ctx: Context, meta_urls: list[str] | None = None, bundle_urls: list[str] | None = None) -> t.Any:
-        """Install all that the bundles hold, over what is installed; the host must be in maintenance mode."""
+    def install(
+        self,
+        ctx: Context,
+        meta_urls: list[str] | None = None,
+        bundle_urls: list[str] | None = None,
+        vib_urls: list[str] | None = None,
+    ) -> t.Any:
+        """Install all that the depots hold, over what is installed; the host must be in maintenance mode."""
 
         async def body(control: TaskControl) -> t.Any:
-            packages = self._offered(meta_urls, bundle_urls)
+            packages = self._offered(meta_urls, bundle_urls, vib_urls)
             self._require_maintenance()
             await control.work(self.host.site.timings.install)
             self._require_maintenance()
@@ -73,13 +90,15 @@ class PatchManager(ManagedObject):
 
     @method("UninstallHostPatch_Task")
     def uninstall(self, ctx: Context, bulletin_ids: list[str] | None = None) -> t.Any:
-        """Remove VIBs by id or name; the host must be in maintenance mode."""
+        """Remove what bulletins have brought; the host must be in maintenance mode."""
 
         async def body(control: TaskControl) -> t.Any:
-            wanted = set(bulletin_ids or ())
-            removed = [p for p in self.host.packages.values() if p.name in wanted or p.id in wanted]
-            if not removed:
+            installed = {package.bulletin: package for package in self._in_bulletins()}
+            if not bulletin_ids:
                 raise invalid_argument("bulletinIds")
+            if unknown := sorted(set(bulletin_ids) - installed.keys()):
+                raise _failed(f"No bulletin {', '.join(unknown)} is installed.")
+            removed = [installed[bulletin] for bulletin in bulletin_ids]
             self._require_maintenance()
             await control.work(self.host.site.timings.install)
             self._require_maintenance()
@@ -93,18 +112,21 @@ class PatchManager(ManagedObject):
 
     @method("ScanHostPatchV2_Task")
     def scan(self, ctx: Context, meta_urls: list[str] | None = None, bundle_urls: list[str] | None = None) -> t.Any:
-        """Say which VIBs of the bundles are installed."""
+        """Say which bulletins of the depots are installed."""
         return self._report(ctx, "PatchManager.scanV2", lambda: self._offered(meta_urls, bundle_urls))
 
     @method("CheckHostPatch_Task")
     def check(self, ctx: Context, meta_urls: list[str] | None = None, bundle_urls: list[str] | None = None) -> t.Any:
-        """Say whether the bundles can be installed."""
+        """Say whether what the depots hold can be installed."""
         return self._report(ctx, "PatchManager.check", lambda: self._offered(meta_urls, bundle_urls))
 
     @method("QueryHostPatch_Task")
     def query(self, ctx: Context) -> t.Any:
-        """Say what is installed."""
-        return self._report(ctx, "PatchManager.query", lambda: list(self.host.packages.values()))
+        """Say which bulletins are installed."""
+        return self._report(ctx, "PatchManager.query", self._in_bulletins)
+
+    def _in_bulletins(self) -> list[Package]:
+        return [package for package in self.host.packages.values() if not package.bare]
 
     def _report(self, ctx: Context, name: str, packages: t.Callable[[], list[Package]]) -> t.Any:
         async def body(control: TaskControl) -> t.Any:
@@ -115,23 +137,34 @@ class PatchManager(ManagedObject):
 
         return ctx.world.start_task(self.host, name, body, ctx.session)
 
-    def _offered(self, meta_urls: list[str] | None, bundle_urls: list[str] | None) -> list[Package]:
+    def _offered(
+        self, meta_urls: list[str] | None, bundle_urls: list[str] | None, vib_urls: list[str] | None = None
+    ) -> list[Package]:
         self.host.require_connected()
-        urls = [*(meta_urls or ()), *(bundle_urls or ())]
-        if not urls:
-            raise invalid_argument("bundleUrls")
+        if bundle_urls:
+            raise _failed("bundleUrls are not supported in 5.0 or later.")
+        kinds = [(url, "metadata.zip") for url in meta_urls or ()] + [(url, ".vib") for url in vib_urls or ()]
+        if not kinds:
+            raise invalid_argument("metaUrls")
         packages: list[Package] = []
-        for url in urls:
+        for url, kind in kinds:
+            if not url.endswith(kind):
+                raise _failed(f"{url} is not a {kind}.")
             if url not in self.host.site.depots:
-                text = f"Could not download from depot at {url}."
-                raise vim.fault.PlatformConfigFault(text=text, msg=f"The host returns esxupdate error. {text}")
-            packages += self.host.site.depots[url]
+                raise _failed(f"Could not download from depot at {url}.")
+            packages += [dataclasses.replace(one, bare=kind == ".vib") for one in self.host.site.depots[url]]
         return packages
 
     def _require_maintenance(self) -> None:
         self.host.require_connected()
         if not self.host.in_maintenance:
             raise invalid_state("The host must be in maintenance mode to install or remove software.")
+
+
+def _failed(text: str) -> Exception:
+    """What the host's own updater could not do."""
+    fault = vim.fault.PlatformConfigFault(text=text, msg=f"The host returns esxupdate error. {text}")
+    return t.cast("Exception", fault)
 
 
 def software_changed(host: HostSystem) -> None:
@@ -142,14 +175,14 @@ def software_changed(host: HostSystem) -> None:
 
 
 def _result(packages: list[Package], host: HostSystem, before: dict[str, Package]) -> t.Any:
-    """HostPatchManagerResult: the state of each package now."""
+    """HostPatchManagerResult: the state of each bulletin now."""
     return make(
         vim.host.PatchManager.Result,
         version=_RESULT_VERSION,
         status=[
             make(
                 vim.host.PatchManager.Status,
-                id=package.id,
+                id=package.bulletin,
                 applicable=before.get(package.name) != package,
                 integrity="validated",
                 installed=host.packages.get(package.name) == package,

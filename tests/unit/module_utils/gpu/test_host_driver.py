@@ -12,9 +12,12 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.host_driver imp
     ClusterImage,
     DriverPlan,
     DriverWish,
+    DriverWork,
     Package,
     Software,
+    bulletins_of,
     is_driver,
+    other_than_wanted,
     plan_driver,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Problem
@@ -24,6 +27,7 @@ NAME = "NVD-VMware_ESXi_8.0.0_Driver"
 OLD, NEW = "535.154.02", "550.54.16"
 SUFFIX = "-1OEM.800.1.0.20613240"
 URL, PATH = "https://depot/vgpu.zip", "/vmfs/volumes/ds/vgpu.zip"
+META, VIB = "https://depot/vgpu/metadata.zip", "https://depot/vgpu.vib?token=a&b=c"
 OURS = Intent("run-1", "maintenance", "2026-01-02T00:00:00.000000Z")
 
 
@@ -102,7 +106,9 @@ def test_what_is_to_be_done(now: str | None, wanted: str | None, action: str | N
 @pytest.mark.parametrize(
     ("method", "bundle", "image", "expected"),
     [
-        (None, URL, None, "patch"),
+        (None, URL, None, "esxcli"),
+        (None, META, None, "patch"),
+        (None, VIB, None, "patch"),
         (None, PATH, None, "esxcli"),
         (None, URL, {}, "image"),
         (None, PATH, {}, "image"),
@@ -115,6 +121,34 @@ def test_the_way_is_chosen_by_what_the_cluster_has(
 ) -> None:
     found = plan(in_maintenance(), None, DriverWish("esx", NEW, bundle, method=method), image)
     assert found.plan.notes["method"] == expected
+
+
+def test_a_removal_goes_by_esxcli_unless_the_cluster_has_an_image() -> None:
+    assert plan(in_maintenance(), OLD, DriverWish("esx", None, META)).plan.notes["method"] == "esxcli"
+    assert plan(in_maintenance(), OLD, DriverWish("esx", None), {NAME: OLD}).plan.notes["method"] == "image"
+
+
+@pytest.mark.parametrize(
+    ("method", "bundle", "image", "said"),
+    [
+        ("patch", URL, None, "metadata.zip"),
+        ("patch", PATH, None, "metadata.zip"),
+        ("patch", "/vmfs/volumes/ds/vgpu/metadata.zip", None, "metadata.zip"),
+        ("patch", "/vmfs/volumes/ds/vgpu.vib", None, "esxcli"),
+        ("esxcli", META, None, "method to patch"),
+        (None, META, {}, "offline bundle"),
+        (None, VIB, {}, "offline bundle"),
+    ],
+)
+def test_what_a_way_does_not_take_is_refused_with_what_it_takes(
+    method: t.Any, bundle: str, image: dict[str, str] | None, said: str
+) -> None:
+    (problem,) = plan(in_maintenance(), None, DriverWish("esx", NEW, bundle, method=method), image).plan.problems
+    assert (problem.code, problem.option) == ("bundle_not_for_method", "bundle")
+    assert bundle in problem.msg
+    assert said in problem.msg
+    removal = plan(in_maintenance(), OLD, DriverWish("esx", None, bundle, method=method), image and {NAME: OLD}).plan
+    assert not removal.failed
 
 
 def test_an_image_that_lacks_the_driver_is_changed_even_where_the_host_has_it() -> None:
@@ -142,6 +176,54 @@ def test_commands_for_esxcli(version: str, now: str | None, wanted: str | None, 
     assert found.plan.notes["commands"] == commands
 
 
+@pytest.mark.parametrize(
+    ("now", "bundle", "command"),
+    [
+        (None, URL, f"esxcli software component apply -d {URL}"),
+        (None, URL + "?a=1&b=2", f"esxcli software component apply -d '{URL}?a=1&b=2'"),
+        (None, VIB, f"esxcli software vib install -v '{VIB}'"),
+        (OLD, "/vmfs/volumes/my ds/vgpu.vib", "esxcli software vib update -v '/vmfs/volumes/my ds/vgpu.vib'"),
+    ],
+)
+def test_esxcli_takes_urls_and_single_vibs(now: str | None, bundle: str, command: str) -> None:
+    found = plan(in_maintenance(), now, DriverWish("esx", NEW, bundle, method="esxcli"))
+    assert found.plan.notes["commands"] == [command]
+
+
+@pytest.mark.parametrize(
+    ("ids", "found"),
+    [
+        ([f"NVD-VGPU-800_{OLD}{SUFFIX}", f"nvd-gpu-mgmt-daemon_{OLD}-0.0.0000"], [f"NVD-VGPU-800_{OLD}{SUFFIX}"]),
+        ([f"NVIDIA_bootbank_{NAME}_{OLD}{SUFFIX}"], [f"NVIDIA_bootbank_{NAME}_{OLD}{SUFFIX}"]),
+        ([f"NVD.NVIDIA_bootbank_{NAME}-{OLD}{SUFFIX}"], [f"NVD.NVIDIA_bootbank_{NAME}-{OLD}{SUFFIX}"]),
+        ([f"NVD-VGPU-800_{NEW}{SUFFIX}"], None),
+        ([f"other_{OLD}{SUFFIX}"], None),
+        ([], None),
+    ],
+)
+def test_a_driver_s_bulletin_has_its_name_and_version(ids: list[str], found: list[str] | None) -> None:
+    driver = Package(NAME, OLD + SUFFIX, "NVD")
+    assert bulletins_of(DriverWork("patch", "remove", (driver,), None, None, PACKAGES), ids) == found
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "other"),
+    [
+        (None, NEW, None),
+        (OLD, NEW, None),
+        (OLD, OLD, None),  # the list may be of the image in force
+        (None, None, None),
+        (None, OLD, OLD + SUFFIX),
+        (OLD, None, "no driver"),
+    ],
+)
+def test_another_driver_than_wanted_is_seen_after_the_installation(
+    before: str | None, now: str | None, other: str | None
+) -> None:
+    work = DriverWork("patch", "install", (), NEW, META, PACKAGES)
+    assert other_than_wanted(work, installed(before)["esx"], installed(now)["esx"]) == other
+
+
 def test_a_host_in_service_is_refused_or_reported() -> None:
     facts = in_maintenance(in_maintenance=False, intent=None)
     wish = DriverWish("esx", NEW, URL)
@@ -150,7 +232,7 @@ def test_a_host_in_service_is_refused_or_reported() -> None:
     assert not reported.plan.failed
     assert not reported.plan.changes
     assert reported.plan.notes["maintenance_required"] is True
-    assert reported.plan.notes["pending"] == [f"upgrade vGPU manager ({NEW}, host patch)"]
+    assert reported.plan.notes["pending"] == [f"upgrade vGPU manager ({NEW}, esxcli on the host)"]
 
 
 def test_a_reboot_that_is_due_is_said_although_the_driver_is_there() -> None:
