@@ -115,6 +115,12 @@ options:
     description: By virtual machine, the jobs that run on it now, as far as they are known.
     type: dict
     default: {}
+  jobs_waited_for:
+    description:
+      - By virtual machine, jobs that run on it now and have their time to end before it goes. The plan names them as
+        those of O(jobs), and they do not stop it.
+    type: dict
+    default: {}
   allow_capacity_loss:
     description: Whether running work may lose its place. What it loses is a warning then.
     type: bool
@@ -254,6 +260,7 @@ def argument_spec() -> Spec:
         "host_changes": {"type": "dict", "default": {}},
         "prepared": {"type": "dict", "default": {}},
         "jobs": {"type": "dict", "default": {}},
+        "jobs_waited_for": {"type": "dict", "default": {}},
         "allow_capacity_loss": {"type": "bool", "default": False},
         **options.placement_spec(),
     }

@@ -346,7 +346,8 @@ def _removals(
         what = f"{verbs}, it is on {vm.host}"
         if name in wanted:
             reason += "; it is made anew on another host"
-        plan.steps.append(Step("remove", name, what, reason, (name,), jobs))
+        needs = ("its jobs ended, or their time over",) if params["jobs_waited_for"].get(name) else ()
+        plan.steps.append(Step("remove", name, what, reason, (name,), jobs, needs))
 
 
 def _retire(
@@ -470,8 +471,9 @@ def _not_considered(problem: Problem, others: t.Sequence[str]) -> Problem:
 def _capacity(plan: FleetPlan, params: Params) -> None:
     """Work that would lose its place stops the plan, unless that is allowed."""
     for step in plan.steps:
-        if step.action == "remove" and step.jobs:
-            text = f"is to be deleted, and runs {some_of(step.jobs)}. Drain it first, or wait for its jobs."
+        lost = [job for vm in step.vms for job in params["jobs"].get(vm) or ()]
+        if step.action == "remove" and lost:
+            text = f"is to be deleted, and runs {some_of(lost)}. Drain it first, or wait for its jobs."
             plan.problems.append(Problem("jobs_running", step.object, text, "allow_capacity_loss", kind="state"))
     if params["allow_capacity_loss"]:
         ours = [
@@ -512,7 +514,8 @@ _LOSSES = frozenset(
 
 
 def _jobs(vms: t.Iterable[str], params: Params) -> tuple[str, ...]:
-    return tuple(job for vm in vms for job in params["jobs"].get(vm) or ())
+    known = (params["jobs"], params["jobs_waited_for"])
+    return tuple(dict.fromkeys(job for vm in vms for jobs in known for job in jobs.get(vm) or ()))
 
 
 def table(plan: FleetPlan) -> str:

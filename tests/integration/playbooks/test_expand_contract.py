@@ -51,6 +51,28 @@ def run(
     )  # fmt: skip
 
 
+def with_a_controller(lab: Lab, squeue: str) -> tuple[str, ...]:
+    """A GPU pool whose controller is this machine, with a squeue that does this."""
+    lab.programs = lab.directory / "programs"
+    lab.programs.mkdir(exist_ok=True)
+    for name, does in (("squeue", squeue), ("scontrol", "echo gpu-pool-01; echo gpu-pool-02")):
+        (lab.programs / name).write_text(f"#!/bin/sh\n{does}\n")
+        (lab.programs / name).chmod(0o755)
+    here = {"ansible_connection": "local", "ansible_become": False}
+    groups = {
+        "gpu_pool_controllers": {"hosts": {"ctl-01": here}},
+        "gpu_pool_servers": {"hosts": {"gpu-pool-01": here, "gpu-pool-02": here}},
+    }
+    more = lab.directory / "pool.yml"
+    more.write_text(yaml.safe_dump({"all": {"children": groups}}))
+    return ("-i", str(more))
+
+
+def written(lab: Lab) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((lab.directory / "plan.json").read_text())
+    return found
+
+
 def pool(lab: Lab) -> dict[str, str]:
     return {name: vm["power"] for name, vm in lab.vms().items() if name.startswith("gpu-pool")}
 
@@ -96,8 +118,8 @@ def test_the_pool_grows_with_a_host_and_shrinks_with_it(lab: Lab) -> None:
     assert {lab.vms()[name]["power"] for name in lab.vgpus()} == {"poweredOn"}
     assert not any(host["in_maintenance"] or host["intent"] for host in lab.hosts().values())
     again = ok(lab.playbook(*run(lab, "expand", size=2)))
-    assert not again.count("changed")
-    assert json.loads((lab.directory / "plan.json").read_text())["steps"] == []
+    assert again.count("changed") == {TWO: 1}, "only the file with the plan, which says now that there is nothing to do"
+    assert written(lab)["steps"] == []
 
     contract = run(lab, "contract", size=0, retiring=(TWO,))
     killed(lab, contract, "Destroy_Task")
@@ -138,9 +160,11 @@ def test_a_contraction_that_removes_hosts_shows_it_first_and_goes_on_where_a_sta
     remove = ("-e", "gpu_fleet_leave_as=removed", "--limit", f"{ONE}:{TWO}:{THREE}")
     contract = run(lab, "contract", *remove, size=0, retiring=(TWO, THREE), at_a_time=2)
     before = lab.state()
-    shown = ok(lab.playbook(*contract, "--check"))
+    shown = ok(lab.playbook(*contract, "--check", *with_a_controller(lab, "echo 4711 ann 'gpu-pool-[01-02]'")))
     assert lab.state() == before
     assert shown.output.count("PLAY [Drain the retiring hosts") == 1
+    [step] = [step for step in written(lab)["steps"] if step["object"] == "gpu-pool-01"]
+    assert step["jobs"] == ["4711 (ann)"]
     assert f"gpu-pool-07 (on {ELSEWHERE}): left alone" in shown.output
 
     failed = lab.playbook(*contract)

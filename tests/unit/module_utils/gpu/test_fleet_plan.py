@@ -364,3 +364,16 @@ def test_a_change_without_room_is_in_the_way() -> None:
     item = want("gpu-pool-01") | {"gpus": [{"mode": "dynamic", "id": V100, "count": "2"}]}
     plan = plan_of(facts, action="expand", vms=[item])
     assert [problem.object for problem in plan.problems] == ["gpu-pool-01"]
+
+
+def test_jobs_that_are_waited_for_are_named_and_stop_nothing() -> None:
+    facts = fleet(vm("gpu-pool-01", host="a", power="poweredOn"))
+    waited = {"gpu-pool-01": ["4711 (ann)"], "gpu-pool-02": ["4712 (bob)"]}
+    plan = plan_of(facts, action="contract", jobs_waited_for=waited)
+    assert plan.problems == []
+    [step] = plan.steps
+    assert step.jobs == ("4711 (ann)",)
+    assert step.needs == ("its jobs ended, or their time over",)
+    both = plan_of(facts, action="contract", jobs_waited_for=waited, jobs={"gpu-pool-01": ["4711 (ann)", "4713 (eve)"]})
+    assert both.steps[0].jobs == ("4711 (ann)", "4713 (eve)")
+    assert [problem.code for problem in both.problems] == ["jobs_running"]
