@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import subprocess
@@ -12,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lab import INVENTORY, Lab, kill_hard
@@ -50,8 +52,11 @@ def busy(model: dict[str, object]) -> None:
 def test_hooks_run_in_their_order_and_a_failed_host_stays_while_the_rest_goes_on(lab: Lab, tmp_path: Path) -> None:
     lab.start(change=busy)
     booted = {name: host["booted"] for name, host in lab.hosts().items()}
+    second = tmp_path / "second.yml"
+    second.write_text(HOOK.format(place=tmp_path, what="second", fails=[]))
     run = lab.playbook(
         "esxi_rolling", *hooks(tmp_path, work=[TWO]), "-e", "esxi_rolling_reboot=always",
+        "-e", json.dumps({"esxi_rolling_work": [str(tmp_path / "work.yml"), str(second)]}),
         "-e", "esxi_rolling_max_unavailable=2", "-e", '{"esxi_rolling_capacity_floor": {"T4": 0}}',
     )  # fmt: skip
     assert run.count("failed") == {TWO: 1}, run.output
@@ -64,11 +69,84 @@ def test_hooks_run_in_their_order_and_a_failed_host_stays_while_the_rest_goes_on
     assert [line.split()[0] for line in story if f" {ONE} of" in line] == [
         "before_drain",
         "work",
+        "second",
         "verify",
         "after_restore",
     ]
     assert f"work {ONE} of {ONE},{TWO}" in story
+    assert f"second {ONE} of {ONE}" in story
     assert f"verify {ONE} of {ONE}" in story
+
+
+EVERY = [ONE, TWO, THREE]
+
+
+@pytest.mark.parametrize(
+    ("settings", "out"),
+    [
+        pytest.param({}, [ONE], id="as many as may be out of service"),
+        pytest.param({"max_unavailable": 2}, [ONE, TWO], id="the same, two at a time"),
+        pytest.param({"max_unavailable": "67%"}, [ONE, TWO], id="a percentage of the play's hosts"),
+        pytest.param({"max_unavailable": "10%"}, [ONE], id="at least one"),
+        pytest.param({"max_failures": 2}, [ONE, TWO], id="a limit of its own"),
+        pytest.param({"max_failures": 0}, EVERY, id="no limit"),
+        pytest.param({"max_failures": 0, "on_failure": "stop"}, [ONE], id="no failure at all"),
+    ],
+)
+def test_where_every_host_fails_only_so_many_are_left_out_of_service(
+    lab: Lab, tmp_path: Path, settings: dict[str, object], out: list[str]
+) -> None:
+    lab.start()
+    extra = json.dumps({f"esxi_rolling_{name}": value for name, value in settings.items()})
+    run = lab.playbook("esxi_rolling", *hooks(tmp_path, work=EVERY), "-e", extra)
+    assert run.count("failed") == dict.fromkeys(EVERY, 1), run.output
+    assert sorted(name for name, host in lab.hosts().items() if host["in_maintenance"]) == out
+    said = " ".join(run.output.split())
+    for name in EVERY:
+        assert (f"{name} was not begun" in said) is (name not in out)
+    if len(out) < len(EVERY):
+        assert f"({', '.join(out)})" in said
+        assert "run again" in said
+
+    mended = lab.playbook("esxi_rolling", *hooks(tmp_path), "-e", extra)
+    assert mended.returncode == 0, mended.output
+    assert [name for name, host in lab.hosts().items() if host["in_maintenance"] or host["intent"]] == []
+
+
+def test_work_goes_on_below_the_limit_and_past_hosts_that_failed_in_service(lab: Lab, tmp_path: Path) -> None:
+    lab.start()
+    run = lab.playbook(
+        "esxi_rolling", *hooks(tmp_path, before_drain=[ONE], work=[TWO]), "-e", "esxi_rolling_max_unavailable=2"
+    )
+    assert run.count("failed") == {ONE: 1, TWO: 1}, run.output
+    assert [name for name, host in lab.hosts().items() if host["in_maintenance"]] == [TWO]
+    assert f"after_restore {THREE} of {THREE}" in (tmp_path / "story").read_text()
+    # One that failed while in service takes no capacity, so it does not count for the limit of one either.
+    run = lab.playbook("esxi_rolling", *hooks(tmp_path, before_drain=[ONE], after_restore=[TWO]))
+    assert run.count("failed") == {ONE: 1, TWO: 1}, run.output
+    assert [name for name, host in lab.hosts().items() if host["in_maintenance"]] == []
+    assert "was not begun" not in run.output
+
+
+def test_a_host_that_too_few_gpus_would_be_left_without_is_not_begun(lab: Lab, tmp_path: Path) -> None:
+    def two_each(model: dict[str, Any]) -> None:
+        for host in model["clusters"][0]["hosts"]:
+            host["gpus"] = [{"gpu": "T4", "count": 2}]
+
+    lab.start(change=two_each)
+    booted = {name: host["booted"] for name, host in lab.hosts().items()}
+    run = lab.playbook(
+        "esxi_rolling", *hooks(tmp_path), "-e", "esxi_rolling_reboot=always", "-e", "esxi_rolling_max_unavailable=2",
+        "-e", '{"esxi_rolling_capacity_floor": {"T4": 4}}',
+    )  # fmt: skip
+    assert run.count("failed") == {TWO: 1}, run.output
+    said = " ".join(run.output.split())
+    assert f"{TWO} was not begun: without it there would be free 2 T4 (at least 4 are to stay free)." in said
+    assert "lower esxi_rolling_max_unavailable, or lower esxi_rolling_capacity_floor; then run again." in said
+    hosts = lab.hosts()
+    assert {name for name in booted if hosts[name]["booted"] != booted[name]} == {ONE, THREE}
+    assert [name for name, host in hosts.items() if host["in_maintenance"] or host["intent"]] == []
+    assert f" {TWO} of" not in (tmp_path / "story").read_text()
 
 
 @pytest.fixture
