@@ -160,11 +160,10 @@ def test_a_contraction_that_removes_hosts_shows_it_first_and_goes_on_where_a_sta
     remove = ("-e", "gpu_fleet_leave_as=removed", "--limit", f"{ONE}:{TWO}:{THREE}")
     contract = run(lab, "contract", *remove, size=0, retiring=(TWO, THREE), at_a_time=2)
     before = lab.state()
-    shown = ok(lab.playbook(*contract, "--check", *with_a_controller(lab, "echo 4711 ann 'gpu-pool-[01-02]'")))
+    shown = ok(lab.playbook(*contract, "--check"))
     assert lab.state() == before
     assert shown.output.count("PLAY [Drain the retiring hosts") == 1
-    [step] = [step for step in written(lab)["steps"] if step["object"] == "gpu-pool-01"]
-    assert step["jobs"] == ["4711 (ann)"]
+    assert written(lab)["steps"][0]["object"] == "gpu-pool-01"
     assert f"gpu-pool-07 (on {ELSEWHERE}): left alone" in shown.output
 
     failed = lab.playbook(*contract)
@@ -177,6 +176,20 @@ def test_a_contraction_that_removes_hosts_shows_it_first_and_goes_on_where_a_sta
     assert f"The vCenter has no host {THREE} of esxi_retiring" in again.output
     assert TWO not in lab.hosts()
     assert set(lab.vms()) == {"gpu-pool-01-debug", "gpu-pool-07"}
+    assert locks(lab) == []
+
+
+def test_a_plan_names_the_jobs_and_a_server_that_nobody_could_ask_to_end_them_is_not_deleted(lab: Lab) -> None:
+    lab.start(
+        time_scale=1000, change=lambda model: model.update(vms=[{"name": "gpu-pool-01", "host": TWO, "power": "on"}])
+    )
+    controller = with_a_controller(lab, "echo 4711 ann 'gpu-pool-[01-02]'")
+    refused = lab.playbook(*run(lab, "contract", *controller, size=0))
+    assert refused.returncode == 2, refused.output
+    [step] = written(lab)["steps"]
+    assert (step["object"], step["jobs"]) == ("gpu-pool-01", ["4711 (ann)"])
+    assert "gpu-pool-01 could not be asked to let its jobs end" in " ".join(refused.output.split())
+    assert pool(lab) == {"gpu-pool-01": "poweredOn"}
     assert locks(lab) == []
 
 
