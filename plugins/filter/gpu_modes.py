@@ -42,9 +42,9 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - C(changes), each with C(arguments) for nvidia-smi and a C(text); C(problems), texts about what cannot be; C(waits),
-      texts about modes that are not in force; and C(reboot_required), whether a mode waits for a reboot now or after the
-      changes.
+    - C(changes), each with C(arguments) for nvidia-smi and a C(text); C(problems), texts about what cannot be;
+      C(waits), texts about modes that are not in force; and C(reboot_required), whether a mode waits for a reboot now
+      or after the changes.
   type: dict
 """
 

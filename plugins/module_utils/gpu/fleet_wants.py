@@ -82,7 +82,7 @@ def _has(vm: VmFacts, needs: t.Sequence[Need]) -> bool:
     """Whether a machine has these GPUs and no others."""
     left = list(vm.gpus)
     for need in sorted(needs, key=lambda need: (need.address is None, need.id is None)):
-        for _ in range(need.count):
+        for _number in range(need.count):
             gpu = next((gpu for gpu in left if _meets(gpu, need)), None)
             if gpu is None:
                 return False

@@ -47,7 +47,7 @@ class Holder:
     """When that process started, in the system's own units, so that a pid that is used again is not taken for it."""
 
 
-Alive = t.Callable[[Holder], bool | None]
+Alive = t.Callable[[Holder], "bool | None"]
 """Whether the process of a holder still runs; None where that cannot be known, such as on another machine."""
 
 

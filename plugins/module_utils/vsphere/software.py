@@ -50,7 +50,7 @@ _DOWNLOAD_TIMEOUT_S = 30
 
 Hosts = t.Mapping[str, HostFacts]
 Work = t.Mapping[str, DriverWork]
-Packages = t.Mapping[str, t.Sequence[Package] | Problem]
+Packages = t.Mapping[str, "t.Sequence[Package] | Problem"]
 
 
 def read_packages(client: Client, hosts: Hosts, *, max_parallel: int) -> dict[str, tuple[Package, ...] | Problem]:

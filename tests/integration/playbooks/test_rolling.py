@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from lab import INVENTORY, Lab, kill_hard
 from simulated import BIN, TOP, environment
 
@@ -79,6 +80,21 @@ def test_hooks_run_in_their_order_and_a_failed_host_stays_while_the_rest_goes_on
 
 
 EVERY = [ONE, TWO, THREE]
+
+
+def test_the_inventory_says_how_many_hosts_go_at_a_time(lab: Lab, tmp_path: Path) -> None:
+    """The default of the role is not taken for the word of the inventory."""
+    lab.start()
+    more = tmp_path / "more.yml"
+    more.write_text(yaml.safe_dump({"all": {"hosts": {name: {"esxi_rolling_max_unavailable": 2} for name in EVERY}}}))
+    run = lab.playbook("esxi_rolling", "-i", str(more), *hooks(tmp_path), "-e", "esxi_rolling_reboot=never")
+    assert run.returncode == 0, run.output
+    story = (tmp_path / "story").read_text().splitlines()
+    assert [line.removeprefix("work ") for line in story if line.startswith("work")] == [
+        f"{ONE} of {ONE},{TWO}",
+        f"{TWO} of {ONE},{TWO}",
+        f"{THREE} of {THREE}",
+    ]
 
 
 @pytest.mark.parametrize(
