@@ -44,13 +44,13 @@ QUICK = {
     "reconfigure": 1,
 }
 
-VERSION, DEPOT = "17.1", "https://depot.lab/vgpu-17.1/metadata.zip"
+VERSION, BUNDLE, PATCH = "17.1", "https://depot.lab/vgpu-17.1.zip", "https://depot.lab/vgpu-17.1/metadata.zip"
 AWAY = {"devices": [dict.fromkeys(("address", "class", "name")) | {"id": V100}], "enabled": False}
 SHARED = {"default_type": "sharedDirect", "devices": []} | dict.fromkeys(("assignment_policy", "restart_services"))
 IMAGES = "/api/esx/settings/clusters/{cluster}/software"
-DRIVER = {"state": "present", "version": VERSION, "bundle": DEPOT, "package": ["NVD-*"]}
-ON_HOST = {"hosts": [{"name": ONE, "checksum": None, "guest_drivers": [], "method": "patch", **DRIVER}]}
-BY_IMAGE = {"hosts": [{"name": ONE, "checksum": None, "guest_drivers": [], "method": "image", **DRIVER}]}
+DRIVER = {"name": ONE, "state": "present", "version": VERSION, "package": ["NVD-*"], "checksum": None}
+ON_HOST = {"hosts": [{**DRIVER, "guest_drivers": [], "method": "patch", "bundle": PATCH}]}
+BY_IMAGE = {"hosts": [{**DRIVER, "guest_drivers": [], "method": "image", "bundle": BUNDLE}]}
 
 # What is asked for at a stage, and the call of the vCenter's that it is about.
 STAGES: dict[str, tuple[Any, dict[str, Any], str]] = {
@@ -162,7 +162,7 @@ def world(stage: str) -> dict[str, Any]:
     made["templates"] = [{"name": TEMPLATE, "folder": "templates", "host": TWO, **shape}]
     made["vms"] = [machine("web", power="on"), machine(VM, TWO), machine("db", TWO, power="on")]
     made["standalone_hosts"] = [{"name": NEW}, {"name": OLD}]
-    made["depots"] = {DEPOT: [{"version": VERSION, "vgpu_manager": VERSION}]}
+    made["depots"] = {url: [{"version": VERSION, "vgpu_manager": VERSION}] for url in (BUNDLE, PATCH)}
     return made
 
 
