@@ -41,7 +41,7 @@ lab-test: test-env ## A GPU pool from nothing, grown, shrunk and hurt under load
 	$(PYTEST) tests/lab/test_pool.py
 
 .PHONY: test
-test: lint unit integration ## Lint, sanity, unit and integration tests (under 15 minutes)
+test: lint unit integration ## Lint, sanity, unit and integration tests (about 18 minutes)
 
 .PHONY: lint
 lint: test-env ## Formatting, lint, types, collection sanity, two at a time (about 2 minutes)
@@ -71,7 +71,7 @@ fidelity: test-env ## The simulator under clients of others: Ansible collections
 	$(PYTEST) -n 2 --dist loadgroup -m clients simulator/tests
 
 .PHONY: integration
-integration: test-env ## Modules and playbooks against the simulator over TLS (about 9 minutes)
+integration: test-env ## Modules and playbooks against the simulator over TLS (about 12 minutes)
 	$(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder $(addprefix tests/integration/,playbooks tools modules)
 
 .PHONY: page-test
