@@ -260,7 +260,7 @@ class _Scope:
                 continue
             if host in self.facts.hosts and host not in self.hosts:
                 text = f"it wants {host}, and {host} is {_OUTSIDE}. {_WIDEN}"
-            elif cluster in everywhere and cluster not in within:
+            elif cluster and cluster in everywhere and cluster not in within:
                 text = (
                     f"no host of cluster {cluster} is in the inventory, or all are outside --limit."
                     " Add one to the group esxi_gpu, or widen --limit."

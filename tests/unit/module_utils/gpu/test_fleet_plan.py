@@ -187,6 +187,13 @@ def test_a_place_outside_of_the_run_is_refused(item: dict[str, Any], text: str) 
     assert text in plan.problems[0].msg
 
 
+def test_a_machine_that_names_no_cluster_may_be_in_any_also_when_a_host_is_in_none() -> None:
+    """As after a killed contraction that had taken its host out of the cluster."""
+    facts = fleet(hosts=(host("a", gpu(SLOTS[0])), dataclasses.replace(host("old"), cluster=None)))
+    plan = plan_of(facts, action="contract", retiring=["old"], vms=[want("gpu-pool-01", cluster=None)])
+    assert (plan.where, plan.problems) == ({"gpu-pool-01": "a"}, [])
+
+
 @pytest.mark.parametrize("allow", [False, True])
 def test_what_runs_on_a_retiring_host_may_migrate_to_a_host_outside_and_a_wanted_one_may_not(allow: bool) -> None:
     part = vgpu("grid_v100d-8q")
