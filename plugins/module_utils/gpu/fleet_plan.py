@@ -8,13 +8,17 @@ placement. What it adds is the order, the reasons, who is touched, and whether r
 
 from __future__ import annotations
 
-import collections.abc
 import dataclasses
-import re
 import typing as t
 
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.catalog import Catalog
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, VmFacts, assume_hosts
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_scope import (
+    OUTSIDE,
+    WIDEN,
+    Scope,
+    of_pool,
+    places_within,
+)
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_wants import differences, own_machine
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership import (
     maintenance_owner,
@@ -22,7 +26,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership impor
     unknown_host,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement import options
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.fleet import FleetPlaces, place_fleet
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.fleet import FleetPlaces
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.options import gpu_text
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.site import SiteFacts, closed_reason
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import ObjectPlan, Problem
@@ -86,7 +90,7 @@ def plan_fleet(facts: SiteFacts, params: Params) -> FleetPlan:
     owned, uncounted = _own(facts, params)
     params = {**params, "vms": [*owned.values(), *params["vms"]]}
     wanted = [item["name"] for item in params["vms"]]
-    scope = _Scope(facts, frozenset(item["name"] for item in params["hosts"]), frozenset(retiring), params)
+    scope = Scope(facts, frozenset(item["name"] for item in params["hosts"]), frozenset(retiring), params)
     removed = _removed(facts, params, scope, wanted)
     left = {name: vm for name, vm in facts.vms.items() if name not in removed}
     asked, refused = scope.asked()
@@ -94,7 +98,7 @@ def plan_fleet(facts: SiteFacts, params: Params) -> FleetPlan:
     changed = _changed(left, params, scope, uncounted)
     # What changes while it runs needs its place anew, on the host that it is on.
     again = {name: dataclasses.replace(left[name], power="poweredOff") for name in changed.keys() - uncounted}
-    places = _places(dataclasses.replace(facts, vms={**left, **again}), params, scope, asked)
+    places = places_within(dataclasses.replace(facts, vms={**left, **again}), params, scope, asked)
     plan = FleetPlan([], problems, scope.left_alone(), places, removed, {})
     if uncounted and params["action"] != "contract":
         text = "its GPUs depend on what the host offers then; the plan does not count them."
@@ -186,7 +190,7 @@ def _own(facts: SiteFacts, params: Params) -> tuple[dict[str, t.Mapping[str, t.A
 
 
 def _changed(
-    vms: t.Mapping[str, VmFacts], params: Params, scope: _Scope, uncounted: t.Collection[str]
+    vms: t.Mapping[str, VmFacts], params: Params, scope: Scope, uncounted: t.Collection[str]
 ) -> dict[str, list[str]]:
     """The wanted machines that are there and differ from what they are to be."""
     found = {}
@@ -204,104 +208,14 @@ def _changed(
     return found
 
 
-def of_pool(name: str, prefix: str) -> bool:
-    """Whether the pool gives its machines such names: the prefix, and a number as the filter numbered writes it."""
-    number = name.removeprefix(prefix)
-    return bool(prefix) and number != name and re.fullmatch("0[1-9]|[1-9][0-9]+", number) is not None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Scope:
-    """The hosts that a run works on. Nothing is made, changed or deleted on any other."""
-
-    facts: SiteFacts
-    hosts: frozenset[str]
-    retiring: frozenset[str]
-    params: Params
-
-    def has(self, host: str | None) -> bool:
-        return host in self.hosts or host in self.retiring
-
-    def outside(self, item: t.Mapping[str, t.Any]) -> list[str]:
-        """Other hosts that could be thought of for a machine that finds no place."""
-        catalog = Catalog()
-        return sorted(
-            name
-            for name, host in self.facts.hosts.items()
-            if not self.has(name)
-            and item.get("cluster") in (None, "", host.cluster)
-            and (not item.get("gpus") or any(catalog.is_gpu(device) for device in host.devices))
-        )
-
-    def _elsewhere(self) -> list[VmFacts]:
-        wanted = {item["name"] for item in self.params["vms"]}
-        return [
-            vm
-            for name, vm in sorted(self.facts.vms.items())
-            if not vm.template
-            and not self.has(vm.host)
-            and (name in wanted or of_pool(name, self.params["pool_prefix"]))
-        ]
-
-    def left_alone(self) -> list[str]:
-        """A warning that names the machines of the pool's names that are on hosts of others."""
-        names = [f"{vm.name} (on {vm.host or 'an unknown host'})" for vm in self._elsewhere()]
-        return [f"{some_of(names, 10)}: left alone, as the host is {_OUTSIDE}."] if names else []
-
-    def asked(self) -> tuple[list[t.Mapping[str, t.Any]], list[Problem]]:
-        """The wanted machines that may be placed, and why others may not."""
-        elsewhere = {vm.name for vm in self._elsewhere()}
-        within = {self.facts.hosts[name].cluster for name in self.hosts if name in self.facts.hosts}
-        everywhere = {host.cluster for host in self.facts.hosts.values()}
-        asked, problems = [], []
-        for item in self.params["vms"]:
-            name, host, cluster = item["name"], item.get("host"), item.get("cluster")
-            if name in elsewhere:
-                continue
-            if host in self.facts.hosts and host not in self.hosts:
-                text = f"it wants {host}, and {host} is {_OUTSIDE}. {_WIDEN}"
-            elif cluster and cluster in everywhere and cluster not in within:
-                text = (
-                    f"no host of cluster {cluster} is in the inventory, or all are outside --limit."
-                    " Add one to the group esxi_gpu, or widen --limit."
-                )
-            else:
-                asked.append(item)
-                continue
-            problems.append(Problem("host_outside", name, text, "vms", kind="state"))
-        return asked, problems
-
-
-def _places(
-    facts: SiteFacts, params: Params, scope: _Scope, asked: collections.abc.Sequence[t.Mapping[str, t.Any]]
-) -> FleetPlaces:
-    """Places on the run's hosts. What runs on a retiring host may go to any other host of its cluster if need be."""
-    leave = [name for name in params["retiring"] if name in scope.retiring and name in facts.hosts]
-    inside = {name: host for name, host in facts.hosts.items() if scope.has(name)}
-
-    def place(hosts: t.Mapping[str, HostFacts], vms: t.Sequence[t.Mapping[str, t.Any]]) -> FleetPlaces:
-        return place_fleet(dataclasses.replace(facts, hosts=hosts), {**params, "vms": vms, "leave": leave})
-
-    places = place(inside, asked)
-    names = {item["name"] for item in asked}
-    clusters = {facts.hosts[name].cluster for name in leave}
-    near = {
-        name: host for name, host in facts.hosts.items() if name in inside or clusters & {host.cluster, None}
-    }  # what is in no cluster may go anywhere
-    if len(near) == len(inside) or all(refusal.vm in names for refusal in places.result.refused):
-        return places
-    found = {step.vm: step.host for step in places.result.placements}
-    return place(near, [{**item, "host": found.get(item["name"], item.get("host"))} for item in asked])
-
-
-def _removed(facts: SiteFacts, params: Params, scope: _Scope, wanted: t.Sequence[str]) -> list[str]:
+def _removed(facts: SiteFacts, params: Params, scope: Scope, wanted: t.Sequence[str]) -> list[str]:
     """Machines of the pool that it has no more, or whose host leaves; others' machines are never deleted."""
     if params["action"] == "expand":
         return []
     return sorted(vm.name for vm in facts.vms.values() if not vm.template and _goes(vm, params, scope, wanted))
 
 
-def _goes(vm: VmFacts, params: Params, scope: _Scope, wanted: t.Sequence[str]) -> bool:
+def _goes(vm: VmFacts, params: Params, scope: Scope, wanted: t.Sequence[str]) -> bool:
     pool = of_pool(vm.name, params["pool_prefix"])
     if vm.host in scope.retiring:
         return pool or vm.name in params["leaving"]
@@ -407,7 +321,7 @@ def _leaves(vm: str, to: str | None, bound: bool) -> str:
     return f"{vm} to {to}" if to else f"{vm} has no place"
 
 
-def _vms(plan: FleetPlan, facts: SiteFacts, params: Params, scope: _Scope, known: _Wanted) -> None:
+def _vms(plan: FleetPlan, facts: SiteFacts, params: Params, scope: Scope, known: _Wanted) -> None:
     """Moves that make room, then wanted machines in their order of powering on."""
     wanted = {item["name"]: item for item in params["vms"]}
     silent = known.owned if params["action"] == "contract" else frozenset()
@@ -427,7 +341,7 @@ def _vms(plan: FleetPlan, facts: SiteFacts, params: Params, scope: _Scope, known
         if step.vm not in wanted or step.vm in silent:
             continue
         if step.host not in scope.hosts:
-            text = f"it finds room on {step.host} only, which is {_OUTSIDE}. {_WIDEN}"
+            text = f"it finds room on {step.host} only, which is {OUTSIDE}. {WIDEN}"
             plan.problems.append(Problem("host_outside", step.vm, text, "vms", kind="state"))
             continue
         plan.where[step.vm] = step.host
@@ -465,7 +379,7 @@ def _vm_step(
 def _not_considered(problem: Problem, others: t.Sequence[str]) -> Problem:
     if problem.kind != "state" or not others:
         return problem
-    return dataclasses.replace(problem, msg=f"{problem.msg} Not considered: {some_of(others)}: {_OUTSIDE}.")
+    return dataclasses.replace(problem, msg=f"{problem.msg} Not considered: {some_of(others)}: {OUTSIDE}.")
 
 
 def _capacity(plan: FleetPlan, params: Params) -> None:
@@ -488,8 +402,6 @@ def _capacity(plan: FleetPlan, params: Params) -> None:
 _POWER = "to be off meanwhile, as gpu_vm_power may allow"
 _KEEP = "keep_vms"
 """What stands in the way for want of this option does so whatever may be lost: the host could not leave."""
-_OUTSIDE = "not in the inventory, or outside --limit"
-_WIDEN = "Add it to the group esxi_gpu, or widen --limit."
 _UNSIZED = (
     "gpu_fleet_pool_size is not set: the pool's size stays as it is, but for machines on retiring hosts: they are"
     " deleted, and not made anew."
