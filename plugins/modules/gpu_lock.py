@@ -21,7 +21,8 @@ options:
   clusters:
     description:
       - Names of the clusters. Their locks are taken in the order of their names, all or none.
-      - With O(state=released) and neither this nor O(hosts), all locks of this run are given back.
+      - With O(state=released) and neither this nor O(hosts), all locks of this run are given back, and those of runs of
+        this machine that are gone.
     type: list
     elements: str
     default: []
@@ -144,6 +145,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.lock import (
     held_text,
     key_of,
     lost_text,
+    to_give_back,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Change, ObjectPlan, Problem
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
@@ -247,7 +249,7 @@ def plan(facts: Facts, params: Params) -> Planned:
             plans[cluster] = _plan_held(facts, cluster, run, params["lifetime"], kept=kept)
             continue
         there = [lock for lock in facts.locks if lock.cluster == key_of(cluster)]
-        ours = [lock for lock in there if params["force"] or (lock.holder is not None and lock.holder.run == run)]
+        ours = [lock for lock in there if params["force"] or to_give_back(lock, run, alive)]
         changes = tuple(Change("release", "operators' lock", lock.name, None) for lock in ours)
         plans[cluster] = ObjectPlan(cluster, changes, notes={"held": False})
     return Planned(plans=plans, returns={"run_id": run})
@@ -258,7 +260,7 @@ def _clusters(facts: Facts, params: Params, run: str) -> list[str]:
         return sorted({*params["clusters"], *facts.clusters, *params["kept"]})
     if _named(params):
         return sorted({*params["clusters"], *facts.clusters})
-    return sorted({lock.cluster for lock in facts.locks if lock.holder is not None and lock.holder.run == run})
+    return sorted({lock.cluster for lock in facts.locks if to_give_back(lock, run, alive)})
 
 
 def _plan_held(facts: Facts, cluster: str, run: str, lifetime: float, *, kept: bool) -> ObjectPlan:

@@ -158,6 +158,11 @@ def _holds(holder: Holder, now: str, alive: Alive) -> bool:
     return holder.expires > now if living is None else living
 
 
+def to_give_back(lock: LockFolder, run: str, alive: Alive) -> bool:
+    """Whether a lock is a run's own, or of one of this machine that is gone: killed before it gave it back."""
+    return lock.holder is not None and (lock.holder.run == run or alive(lock.holder) is False)
+
+
 def after(now: str, seconds: float) -> str:
     """A time in the form of `now`, so much later."""
     return (datetime.datetime.strptime(now, _TIME) + datetime.timedelta(seconds=seconds)).strftime(_TIME)

@@ -26,6 +26,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.lock import (
     name_of,
     parse_folder,
     prepared_name,
+    to_give_back,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.collector import (
@@ -159,13 +160,11 @@ def _abandoned(prepared: t.Mapping[str, str], holder: Holder, alive: Alive) -> l
 def release(client: Client, cluster: str, holder: Holder, alive: Alive, *, force: bool, bounds: Bounds) -> bool:
     """Give back the lock of a cluster; only our own, unless `force`. Whether there was one.
 
-    Removes what runs that are gone have prepared for locks, too. Raises GpuOpsError.
+    What runs of this machine that are gone have held, or prepared for locks, goes with it. Raises GpuOpsError.
     """
     locks, prepared = read_locks(client)
     ours = [
-        lock
-        for lock in locks
-        if lock.cluster == key_of(cluster) and (force or (lock.holder is not None and lock.holder.run == holder.run))
+        lock for lock in locks if lock.cluster == key_of(cluster) and (force or to_give_back(lock, holder.run, alive))
     ]
     _destroy(client, [lock.moid for lock in ours] + _abandoned(prepared, holder, alive), bounds)
     return bool(ours)

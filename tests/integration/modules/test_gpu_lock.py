@@ -125,6 +125,20 @@ def test_a_lock_is_prolonged_after_half_of_its_life(start_vcenter: StartVcenter)
     assert (asked["SetField"], asked.get("CreateFolder", 0)) == (1, 0)
 
 
+def test_what_a_run_that_is_gone_has_held_is_given_back_with_one_s_own(start_vcenter: StartVcenter) -> None:
+    """A run that was killed when all but this was done is followed by one that has nothing to do, and takes no lock."""
+    vcenter = start_vcenter(fleet())
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        vcenter.ok("gpu_lock", clusters=["gpu"], run_id="dies", holder_pid=process.pid)
+        vcenter.ok("gpu_lock", clusters=["other"], run_id="lives", holder_pid=os.getpid())
+        assert not vcenter.ok("gpu_lock", run_id="next", state="released")["changed"]
+        process.kill()
+    assert vcenter.ok("gpu_lock", run_id="next", state="released", check=True)["changed"]
+    assert vcenter.ok("gpu_lock", run_id="next", state="released")["changed"]
+    assert folders(vcenter) == ["gpuops-lock-other-1"]
+    assert not vcenter.ok("gpu_lock", run_id="next", state="released")["changed"]
+
+
 @pytest.mark.parametrize("now", ["nobody", "somebody"])
 def test_a_lock_that_is_lost_is_not_taken_anew(start_vcenter: StartVcenter, now: str) -> None:
     vcenter = start_vcenter(fleet())
