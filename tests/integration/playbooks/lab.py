@@ -102,7 +102,12 @@ class Lab:
 
     def state(self) -> bytes:
         """The simulator's world, byte by byte, when its file has been quiet for longer than writing is put off."""
-        wait_for(lambda: time.time() - self._state_file.stat().st_mtime > _QUIET_S, "the state file is quiet")
+        asked = time.time()  # what has just changed may not be written yet, and the file be old
+
+        def quiet() -> bool:
+            return time.time() - max(asked, self._state_file.stat().st_mtime) > _QUIET_S
+
+        wait_for(quiet, "the state file is quiet")
         return self._state_file.read_bytes()
 
     def hosts(self) -> dict[str, dict[str, Any]]:

@@ -85,7 +85,7 @@ def test_the_lock_is_given_back_at_the_end(lab: Lab, fault: str | None) -> None:
         lab.vcenter.reset_counts()
         again = lab.playbook("esxi_passthrough", "--limit", f"{ONE}:{TWO}")
         assert not again.count("changed")
-        assert asked(lab, "CreateFolder", "CurrentTime") == [0, 0]
+        assert asked(lab, "CreateFolder", "Destroy_Task") == [0, 0]
 
 
 def hook(lab: Lab, place: Path, *states: dict[str, Any]) -> str:
