@@ -212,12 +212,13 @@ def process_started(pid: int) -> str:
 
 
 def controller() -> str:
-    """This machine and its boot."""
+    """This machine, its boot, and the namespace of its process ids, which containers with its name do not share."""
     try:
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        numbering = str(pathlib.Path("/proc/self/ns/pid").readlink())
     except OSError:
-        boot = ""
-    return f"{socket.gethostname()} {boot}".strip()
+        boot = numbering = ""
+    return f"{socket.gethostname()} {boot} {numbering}".strip()
 
 
 def alive(holder: Holder) -> bool | None:

@@ -125,6 +125,17 @@ def test_a_lock_is_prolonged_after_half_of_its_life(start_vcenter: StartVcenter)
     assert (asked["SetField"], asked.get("CreateFolder", 0)) == (1, 0)
 
 
+def test_a_process_of_another_container_on_this_machine_is_not_taken_for_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Execution environments may have the machine's name and boot, and process ids of their own."""
+    here = gpu_lock.controller()
+    ours = Holder("ann", "one", "", "", here, os.getpid(), gpu_lock.process_started(os.getpid()))
+    assert gpu_lock.alive(ours) is True
+    assert gpu_lock.alive(dataclasses.replace(ours, started="1")) is False
+    monkeypatch.setattr(gpu_lock.pathlib.Path, "readlink", lambda _path: gpu_lock.pathlib.Path("pid:[1]"))
+    assert gpu_lock.controller() != here
+    assert gpu_lock.alive(dataclasses.replace(ours, started="1")) is None
+
+
 def test_what_a_run_that_is_gone_has_held_is_given_back_with_one_s_own(start_vcenter: StartVcenter) -> None:
     """A run that was killed when all but this was done is followed by one that has nothing to do, and takes no lock."""
     vcenter = start_vcenter(fleet())
