@@ -199,6 +199,13 @@ class GpuAttachment:
     sequence: int | None = None
     """Its place in the group."""
 
+    def is_dynamic(self, device_id: str | None, label: str | None) -> bool:
+        """Whether it is a dynamic one that is asked for by this id, this label, or both.
+
+        By label alone it does not matter which ids it allows: they are those that bore the label when it was attached.
+        """
+        return self.mode == "dynamic" and self.label == label and (device_id is None or self.ids == (device_id,))
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class VmFacts:

@@ -101,6 +101,6 @@ def _meets(gpu: GpuAttachment, need: Need) -> bool:
         return False
     if need.mode == "vgpu":
         return gpu.profile == need.profile if need.wanted is None else _large_enough(gpu, need.wanted)
-    if need.mode == "dynamic":  # by label alone it allows whatever bore the label when it was attached
-        return gpu.label == need.label and (need.id is None or gpu.ids == (need.id,))
+    if need.mode == "dynamic":
+        return gpu.is_dynamic(need.id, need.label)
     return need.address in (None, gpu.address) and (need.id is None or need.id in gpu.ids)

@@ -222,7 +222,7 @@ JOBS: dict[str, tuple[str, ...]] = {
     "cluster": ("advanced_options", "cluster_member"),
     "expand": ("gpu_plan", "cluster_member", *_ROLLING, "esxi_graphics", "esxi_driver", *_VMS),
     "site": (*_ROLLING, "esxi_graphics", "esxi_driver", *_VMS),
-}  # fmt: skip
+}
 """Modules of each job; `esxi_gpu_info` stands for reading alone."""
 
 PLAN_ONLY = frozenset({"validate", "report"})

@@ -62,11 +62,8 @@ class GpuWant:
         return self.mode in ("fixed", "dynamic")
 
     def met_by(self, gpu: GpuAttachment) -> bool:
-        """Whether a GPU in a virtual machine's configuration is one of these dynamic ones.
-
-        By label alone it does not matter which ids it allows: they are those that bore the label when it was attached.
-        """
-        return gpu.mode == "dynamic" and gpu.label == self.label and (self.id is None or gpu.ids == (self.id,))
+        """Whether a GPU in a virtual machine's configuration is one of these dynamic ones."""
+        return gpu.is_dynamic(self.id, self.label)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
