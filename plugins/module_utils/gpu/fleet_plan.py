@@ -26,6 +26,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership impor
     unknown_host,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement import options
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.explain import NO_ROOM
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.fleet import FleetPlaces
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.options import gpu_text
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.site import SiteFacts, closed_reason
@@ -407,22 +408,7 @@ _UNSIZED = (
     " deleted, and not made anew."
 )
 _BY_HAND = "an operator who moves it, the playbooks do not"
-_LOSSES = frozenset(
-    {
-        "jobs_running",
-        "vms_in_the_way",
-        "gpus_taken",
-        "gpus_not_ready",
-        "memory_short",
-        "cpus_short",
-        "anti_affinity",
-        "hosts_closed",
-        "no_such_gpu",
-        "spare_host",
-        "no_host",
-        "host_outside",
-    }
-)
+_LOSSES = NO_ROOM | {"jobs_running", "vms_in_the_way", "host_outside"}
 
 
 def _jobs(vms: t.Iterable[str], params: Params) -> tuple[str, ...]:

@@ -96,6 +96,8 @@ _TEXTS = {
     "no_such_profile": "no vGPU profile has what is needed",
     "no_such_gpu": "there are not so many such GPUs",
 }
+NO_ROOM: t.Final = frozenset({*_TEXTS, "no_host"})
+"""Codes of refusals for want of a place; others say that what was asked for cannot be."""
 
 
 def _obstacle(state: HostState, demand: Demand, *, spare: bool) -> str:

@@ -195,6 +195,14 @@ def test_a_machine_that_names_no_cluster_may_be_in_any_also_when_a_host_is_in_no
 
 
 @pytest.mark.parametrize("allow", [False, True])
+def test_a_machine_for_which_no_host_has_a_profile_is_a_loss_that_can_be_allowed(allow: bool) -> None:
+    vms = [want("gpu-pool-01", gpus=[{"mode": "vgpu", "at_least_gb": 8, "count": "1"}])]
+    plan = plan_of(fleet(), action="expand", vms=vms, allow_capacity_loss=allow)
+    assert [problem.code for problem in plan.problems] == ([] if allow else ["no_such_profile"])
+    assert any(text.startswith("gpu-pool-01:") for text in plan.warnings) is allow
+
+
+@pytest.mark.parametrize("allow", [False, True])
 def test_what_runs_on_a_retiring_host_may_migrate_to_a_host_outside_and_a_wanted_one_may_not(allow: bool) -> None:
     part = vgpu("grid_v100d-8q")
     vms = (vm("theirs", host="old", power="poweredOn"), vm("gpu-pool-01", part, host="old"))
