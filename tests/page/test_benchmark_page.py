@@ -85,15 +85,13 @@ def test_the_talk_is_a_line_in_each_chart_and_a_row_of_its_table(opened: Open) -
     expect(tab.locator(".plot canvas")).to_have_count(2)
     for summary in tab.locator("figure summary").all():
         summary.click()
-    throughput, run_time = tab.locator("figure table").all()
-    assert throughput.locator("tbody th").all_inner_texts() == [
-        "1",
-        "4",
-        "talk: 2.5 times alone",
-        "talk: 3 times alone",
-    ]
-    assert throughput.locator("tbody tr").nth(2).locator("td").inner_text() == "400"
-    assert run_time.locator("tbody tr").last.locator("th, td").all_inner_texts() == ["talk: 17% longer", "23.4"]
+    # An opened summary makes its table in a task of its own.
+    tables = tab.locator("figure table")
+    expect(tables).to_have_count(2)
+    throughput, run_time = tables.first, tables.last
+    expect(throughput.locator("tbody th")).to_have_text(["1", "4", "talk: 2.5 times alone", "talk: 3 times alone"])
+    expect(throughput.locator("tbody tr").nth(2).locator("td")).to_have_text("400")
+    expect(run_time.locator("tbody tr").last.locator("th, td")).to_have_text(["talk: 17% longer", "23.4"])
 
 
 def test_names_stay_text(opened: Open) -> None:
