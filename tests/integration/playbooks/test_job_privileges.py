@@ -152,6 +152,15 @@ def test_a_role_of_its_job_is_enough_for_a_playbook(tmp_path: Path, runs: tuple[
     same_end(tmp_path / ROBOT, scene, expected(tmp_path, scene, *runs), *runs)
 
 
+@pytest.mark.parametrize("playbook", ["upgrade", "gpu_vm_change"])
+def test_work_that_is_due_beside_its_own_asks_for_no_privilege(tmp_path: Path, playbook: str) -> None:
+    world = expected(tmp_path, playbook, Run(playbook))
+    with lab_of(tmp_path / ROBOT, playbook) as lab:
+        run_with_just_enough(lab, Run(playbook))
+        lab.vcenter.ok("vcenter_role", name=ROBOT, jobs=[])
+        assert difference(world, end_state(lab)) == ""
+
+
 def test_the_role_of_expansion_is_enough_for_contraction(tmp_path: Path) -> None:
     with lab_of(tmp_path / "lab", "contract") as lab:
         asked = run_with_just_enough(lab, Run("contract"))
