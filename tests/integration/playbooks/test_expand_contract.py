@@ -179,6 +179,22 @@ def test_a_contraction_that_removes_hosts_shows_it_first_and_goes_on_where_a_sta
     assert locks(lab) == []
 
 
+def test_the_plan_has_all_that_the_inventory_gives_a_host(lab: Lab) -> None:
+    def change(model: dict[str, Any]) -> None:
+        model["vms"] = [{"name": "gpu-esx-gen-01", "host": ELSEWHERE, "power": "on"}]
+        hosts = {host["name"]: host for host in model["clusters"][0]["hosts"]}
+        hosts[TWO]["vgpu_manager"] = "16.4"
+
+    lab.start(change=change)
+    retiring = run(lab, "contract", "--check", "-e", "gpu_fleet_own_vms=delete", size=0, retiring=(ELSEWHERE,))
+    # What esxi_gpu does not say of it: the machine of a host that has only gpu_vm_gpus.
+    equipped = '{"gpu_vm_gpus": [{"mode": "fixed"}], "cluster_member_keep_vms": true}'
+    ok(lab.playbook(*retiring, "-e", equipped, "--limit", ELSEWHERE))
+    assert written(lab)["removed"] == ["gpu-esx-gen-01"]
+    ok(lab.playbook(*run(lab, "expand", "--check", "--limit", TWO, "-e", "grid_host_driver_state=absent", size=0)))
+    assert "remove vGPU manager" in " ".join(step["what"] for step in written(lab)["steps"])
+
+
 def test_a_plan_names_the_jobs_and_a_server_that_nobody_could_ask_to_end_them_is_not_deleted(lab: Lab) -> None:
     lab.start(
         time_scale=1000, change=lambda model: model.update(vms=[{"name": "gpu-pool-01", "host": TWO, "power": "on"}])

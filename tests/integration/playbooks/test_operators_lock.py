@@ -165,14 +165,20 @@ def test_site_leaves_retiring_hosts_alone(lab: Lab, retiring: tuple[str, ...]) -
         assert run.recap == {}
     assert lab.hosts() == before
     assert lab.vms() == {}
-    handed_over = lab.playbook("contract", *retiring, "--limit", ONE, "-e", "gpu_fleet_pool_size=0")
+
+
+@pytest.mark.parametrize("end", ["standalone", "removed"])
+def test_site_goes_on_without_hosts_that_have_retired(lab: Lab, retiring: tuple[str, ...], end: str) -> None:
+    lab.start()
+    left = {"gpu_fleet_pool_size": 0, "gpu_fleet_leave_as": end}
+    handed_over = lab.playbook("contract", *retiring, "--limit", ONE, "-e", json.dumps(left))
     assert handed_over.returncode == 0, handed_over.output
     before = lab.hosts()
+    assert (ONE in before) == (end == "standalone")
     run = lab.playbook("site", *retiring)
     assert run.returncode == 0, run.output
-    assert {name: host for name, host in lab.hosts().items() if name in (ONE, TWO)} == {
-        name: before[name] for name in (ONE, TWO)
-    }
+    after = lab.hosts()
+    assert [after.get(name) for name in (ONE, TWO)] == [before.get(name) for name in (ONE, TWO)]
     assert not set(run.count("changed")) & {ONE, TWO}
 
 
