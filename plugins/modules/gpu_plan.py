@@ -194,7 +194,9 @@ removed:
   type: list
   elements: str
 clusters:
-  description: Clusters that the plan touches.
+  description:
+    - What the operators' lock must cover, for M(gpuops.vsphere.gpu_lock). The clusters of the hosts, and the names of hosts
+      outside of clusters that the plan touches.
   returned: always
   type: list
   elements: str
@@ -288,7 +290,11 @@ def plan(facts: SiteFacts, params: Params) -> Planned:
     except TypeError as error:
         raise InputError(f"prepared is not what the return value predicted shows: {error}.") from error
     names = [*(item["name"] for item in params["hosts"]), *params["retiring"], *found.where.values()]
-    clusters = {now.get(name) for name in names} | {item.get("cluster") for item in params["hosts"]}
+    wanted = {item["name"]: item.get("cluster") for item in params["hosts"]}
+    touched = {step.object for step in found.steps} | set(found.work.values())
+    touched |= {vm.host for vm in facts.vms.values() if vm.host and vm.name in touched}
+    alone = {name for name in touched if name in now and now[name] is None and not wanted.get(name)}
+    clusters = {now.get(name) for name in names} | set(wanted.values()) | alone
     return Planned(
         plans=found.plans(),
         returns={

@@ -46,6 +46,15 @@ def test_expansion_prepares_places_and_then_has_nothing_to_do(start_vcenter: Sta
     assert "In the way" in full["table"]
 
 
+def test_a_host_outside_of_clusters_is_locked_where_the_plan_touches_it(start_vcenter: StartVcenter) -> None:
+    model = gpu_fleet(2)
+    model["standalone_hosts"] = [model["clusters"][0]["hosts"].pop()]
+    vcenter = start_vcenter(model)
+    task: dict[str, Any] = {"action": "expand", "hosts": [{"name": ONE, "cluster": "gpu"}, {"name": TWO}]}
+    assert vcenter.ok("gpu_plan", vms=pool(3), **task)["clusters"] == [TWO, "gpu"]
+    assert vcenter.ok("gpu_plan", vms=[], **task)["clusters"] == ["gpu"]
+
+
 def test_a_plan_counts_with_hosts_as_they_are_going_to_be(start_vcenter: StartVcenter) -> None:
     model = gpu_fleet(1)
     model["clusters"][0]["hosts"][0]["gpus"][0]["passthrough"] = False

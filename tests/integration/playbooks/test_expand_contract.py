@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -51,17 +52,42 @@ def run(
     )  # fmt: skip
 
 
-def with_a_controller(lab: Lab, squeue: str) -> tuple[str, ...]:
-    """A GPU pool whose controller is this machine, with a squeue that does this."""
+SSH = """
+for command; do :; done
+test -e {down} && {{ echo lost >&2; exit 255; }}
+exec sh -c "$command"
+"""
+"""A program in the place of ssh: runs here what is to run there, until a file says that the machine is lost."""
+
+
+def with_a_controller(
+    lab: Lab,
+    squeue: str,
+    scontrol: str = "echo gpu-pool-01; echo gpu-pool-02",
+    servers: tuple[str, ...] = ("gpu-pool-01", "gpu-pool-02"),
+) -> tuple[str, ...]:
+    """A GPU pool whose controller is this machine, with a squeue and an scontrol that do this.
+
+    It is reached by something like ssh, and is lost once there is the file that they know as `{down}`.
+    """
     lab.programs = lab.directory / "programs"
     lab.programs.mkdir(exist_ok=True)
-    for name, does in (("squeue", squeue), ("scontrol", "echo gpu-pool-01; echo gpu-pool-02")):
-        (lab.programs / name).write_text(f"#!/bin/sh\n{does}\n")
+    for name, does in (("squeue", squeue), ("scontrol", scontrol), ("ssh", SSH)):
+        (lab.programs / name).write_text(f"#!/bin/sh\n{does.format(down=lab.directory / 'down')}\n")
         (lab.programs / name).chmod(0o755)
     here = {"ansible_connection": "local", "ansible_become": False}
+    controller = {
+        "ansible_ssh_executable": str(lab.programs / "ssh"),
+        "ansible_ssh_pipelining": True,
+        "ansible_ssh_retries": 0,
+        "ansible_become": False,
+        "ansible_python_interpreter": sys.executable,
+    }
     groups = {
-        "gpu_pool_controllers": {"hosts": {"ctl-01": here}},
-        "gpu_pool_servers": {"hosts": {"gpu-pool-01": here, "gpu-pool-02": here}},
+        "gpu_pool_controllers": {"hosts": {"ctl-01": controller}},
+        "gpu_pool_servers": {
+            "hosts": dict.fromkeys(servers, here | {"gpu_pool_server_cpus": 4, "gpu_pool_server_memory_mb": 8192})
+        },
     }
     more = lab.directory / "pool.yml"
     more.write_text(yaml.safe_dump({"all": {"children": groups}}))
@@ -195,18 +221,102 @@ def test_the_plan_has_all_that_the_inventory_gives_a_host(lab: Lab) -> None:
     assert "remove vGPU manager" in " ".join(step["what"] for step in written(lab)["steps"])
 
 
-def test_a_plan_names_the_jobs_and_a_server_that_nobody_could_ask_to_end_them_is_not_deleted(lab: Lab) -> None:
-    lab.start(
-        time_scale=1000, change=lambda model: model.update(vms=[{"name": "gpu-pool-01", "host": TWO, "power": "on"}])
-    )
-    controller = with_a_controller(lab, "echo 4711 ann 'gpu-pool-[01-02]'")
+def one_of_the_pool(model: dict[str, Any]) -> None:
+    model["vms"] = [{"name": "gpu-pool-01", "host": TWO, "power": "on"}]
+
+
+@pytest.mark.parametrize("server", ["gpu-pool-01", "gpu-pool-01.example.org"])
+def test_a_plan_names_the_jobs_and_a_server_that_nobody_could_ask_to_end_them_is_not_deleted(
+    lab: Lab, server: str
+) -> None:
+    lab.start(time_scale=1000, change=one_of_the_pool)
+    controller = with_a_controller(lab, "echo 4711 ann 'gpu-pool-[01-02]'", servers=(server, "gpu-pool-02"))
     refused = lab.playbook(*run(lab, "contract", *controller, size=0))
     assert refused.returncode == 2, refused.output
     [step] = written(lab)["steps"]
     assert (step["object"], step["jobs"]) == ("gpu-pool-01", ["4711 (ann)"])
-    assert "gpu-pool-01 could not be asked to let its jobs end" in " ".join(refused.output.split())
+    assert f"{server} could not be asked to let its jobs end" in " ".join(refused.output.split())
     assert pool(lab) == {"gpu-pool-01": "poweredOn"}
     assert locks(lab) == []
+
+
+@pytest.mark.parametrize(
+    ("squeue", "because"),
+    [
+        ("echo 4711 ann gpu-pool-01", "is to be deleted, and runs 4711 (ann)"),
+        ("exit 1", "gpu-pool-01 is no server of the group gpu_pool_servers"),
+    ],
+)
+def test_jobs_on_a_machine_that_the_inventory_does_not_have_as_a_server_stop_the_plan(
+    lab: Lab, squeue: str, because: str
+) -> None:
+    lab.start(time_scale=1000, change=one_of_the_pool)
+    controller = with_a_controller(lab, squeue, scontrol="echo gpu-pool-01", servers=("gpu-pool-02",))
+    refused = lab.playbook(*run(lab, "contract", *controller, size=0))
+    assert refused.returncode == 2, refused.output
+    assert because in " ".join(refused.output.split())
+    assert pool(lab) == {"gpu-pool-01": "poweredOn"}
+    assert locks(lab) == []
+
+
+@pytest.mark.parametrize(
+    ("squeue", "scontrol", "because"),
+    [
+        (
+            'case "$*" in *nodelist*) touch {down};; esac',
+            "exit 1",
+            "gpu-pool-01 could not be asked to let its jobs end, or was lost",
+        ),
+        (
+            "true",
+            "touch {down}; echo not found >&2; exit 1",
+            "ctl-01 could not be told that gpu-pool-01 is going. It was lost.",
+        ),
+    ],
+    ids=["before the drain is over", "after it"],
+)  # fmt: skip
+def test_nothing_is_deleted_where_the_controller_is_lost_on_the_way(
+    lab: Lab, squeue: str, scontrol: str, because: str
+) -> None:
+    lab.start(time_scale=1000, change=one_of_the_pool)
+    controller = with_a_controller(lab, squeue, scontrol)
+    arguments = run(
+        lab, "contract", *controller, "--limit", f"{TWO}:{THREE}:gpu_pool_controllers:gpu_pool_servers", size=0
+    )
+    refused = lab.playbook(*arguments)
+    assert refused.returncode != 0, refused.output
+    assert because in " ".join(refused.output.split())
+    assert pool(lab) == {"gpu-pool-01": "poweredOn"}
+    assert locks(lab) == []
+
+
+def test_what_retiring_hosts_are_told_in_a_group_of_theirs_counts(lab: Lab) -> None:
+    def change(model: dict[str, Any]) -> None:
+        model["vms"] = [{"name": "own", "host": TWO, "power": "on"}]
+
+    lab.start(change=change)
+    contract = run(lab, "contract", "--check", size=0, retiring=(TWO,))
+    file = lab.directory / "retiring.yml"
+    told = yaml.safe_load(file.read_text())
+    group = told["all"]["children"]["esxi_retiring"]
+    group["vars"] = {
+        "gpu_fleet_leave_as": "removed",
+        "gpu_fleet_own_vms": "delete",
+        "gpu_vm_vms": [{"name": "own", "gpus": []}],
+    }
+    # What the host itself is told would win.
+    file.write_text(yaml.safe_dump(told))
+    ok(lab.playbook(*contract))
+    plan = written(lab)
+    assert plan["removed"] == []
+    assert [(step["action"], step["object"]) for step in plan["steps"]] == [("drain", TWO), ("remove", TWO)]
+
+    group["hosts"][THREE] = {"gpu_fleet_leave_as": "standalone"}
+    file.write_text(yaml.safe_dump(told))
+    refused = lab.playbook(*contract)
+    assert "gpu_fleet_leave_as is not the same for all retiring hosts (removed, standalone)" in " ".join(
+        refused.output.split()
+    )
 
 
 @pytest.mark.parametrize(
