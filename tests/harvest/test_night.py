@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import slurm_commands
 from lab import Lab, Model, Run, kill_hard
+from pyVmomi import vim
 from simulated import wait_for
 from slurm import Job, Slurm
 
@@ -107,6 +108,11 @@ class Site:
         return data
 
 
+def locks(lab: Lab) -> list[str]:
+    with lab._all(vim.Folder) as folders:
+        return [item.name for item in folders if item.name.startswith("gpuops-lock")]
+
+
 def of(power: dict[str, str], state: str) -> list[str]:
     return sorted(name for name, found in power.items() if found == state)
 
@@ -183,6 +189,16 @@ def test_a_check_that_says_no_or_nothing_leaves_the_desktop_alone(site: Site, tm
     assert of(site.power(), "suspended") == ["desk-1", "desk-3"]
     assert "desk-4: the site's check hung: killed after 3 s" in run.output
     assert "desk-4: the site's check failed or hung." in run.output
+
+
+def test_desktops_return_also_where_the_controller_of_the_pool_is_lost(site: Site, tmp_path: Path) -> None:
+    site.ok(EVENING)
+    lost = tmp_path / "lost.yml"
+    lost.write_text("all: {hosts: {ctl-01: {ansible_host: 127.0.0.1, ansible_port: 9, ansible_connection: ssh}}}")
+    run = site.run(MORNING, "-i", str(lost), gpu_harvest_slurm_controllers=["ctl-01"])
+    assert of(site.power(), "poweredOn") == DESKTOPS, run.output
+    assert locks(site.lab) == []
+    assert "could not leave the pool in order: ctl-01 cannot be reached over SSH" in run.output
 
 
 def test_what_the_site_has_wrong_is_said_and_nothing_is_touched(site: Site) -> None:

@@ -265,7 +265,7 @@ def test_jobs_on_a_machine_that_the_inventory_does_not_have_as_a_server_stop_the
         (
             'case "$*" in *nodelist*) touch {down};; esac',
             "exit 1",
-            "gpu-pool-01 could not be asked to let its jobs end, or was lost",
+            "ctl-01 cannot be reached over SSH, so that nothing is known of gpu-pool-01 and its jobs.",
         ),
         (
             "true",
