@@ -14,6 +14,8 @@ description:
   - Moves hosts that the vCenter knows into a cluster, out of it to stand alone, or out of the vCenter; many at once.
   - A host leaves only when it is in maintenance mode of this collection and no virtual machine is registered on it.
     Virtual machines in the way are listed. A host in somebody else's maintenance mode is left alone, with a warning.
+  - A host that is to be removed is marked and disconnected first. Where a run ends between that and its removal, the
+    next one removes it.
   - A bare host, which the vCenter does not know, is added with M(vmware.vmware.esxi_host).
 options:
   hosts:
@@ -30,6 +32,11 @@ options:
       cluster:
         description: The cluster, for O(state=member); instead of O(cluster).
         type: str
+      keep_vms:
+        description:
+          - Whether this host may leave with virtual machines that are off and registered on it. If not set, O(keep_vms)
+            says so.
+        type: bool
   cluster:
     description: The cluster of all hosts that name none.
     type: str
@@ -42,8 +49,8 @@ options:
     default: member
   keep_vms:
     description:
-      - Whether a host may leave with virtual machines that are off and registered on it. With O(state=removed) the
-        vCenter forgets them; their files stay.
+      - Whether a host that does not say so itself may leave with virtual machines that are off and registered on it.
+        With O(state=removed) the vCenter forgets them; their files stay.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -151,7 +158,11 @@ def argument_spec() -> Spec:
             "type": "list",
             "elements": "dict",
             "required": True,
-            "options": {"name": {"type": "str", "required": True}, "cluster": {"type": "str"}},
+            "options": {
+                "name": {"type": "str", "required": True},
+                "cluster": {"type": "str"},
+                "keep_vms": {"type": "bool"},
+            },
         },
         "cluster": {"type": "str"},
         "state": {"type": "str", "choices": ["member", "standalone", "removed"], "default": "member"},
@@ -168,7 +179,13 @@ def prepare(module: AnsibleModule) -> None:
 
 def wants(params: Params) -> list[MemberWant]:
     return [
-        MemberWant(item["name"], params["state"], item.get("cluster") or params["cluster"]) for item in params["hosts"]
+        MemberWant(
+            item["name"],
+            params["state"],
+            item.get("cluster") or params["cluster"],
+            params["keep_vms"] if item.get("keep_vms") is None else item["keep_vms"],
+        )
+        for item in params["hosts"]
     ]
 
 
@@ -183,7 +200,6 @@ def plan(facts: Facts, params: Params) -> Planned:
         wants(params),
         clusters=facts.computes.clusters,
         known=facts.hosts.known,
-        keep_vms=params["keep_vms"],
     )
     return Planned(
         plans={name: step.plan for name, step in steps.items()},

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Kill playbooks at every call that changes something, run them again, and compare the end with an undisturbed one.
 
-    crash_test.py [--sample N] [--seed N] [--workers N] [--only PLAYBOOK …] [--matching TEXT]
+    crash_test.py [--sample N] [--seed N] [--workers N] [--only SCENE …] [--matching TEXT]
     crash_test.py --check-mode
 
 For each playbook of `scenes.py` one run is left alone. Its calls that change something, each killed as it is about to
@@ -71,7 +71,7 @@ class Case:
 
     def __str__(self) -> str:
         when = "after" if self.done else "before"
-        return f"{self.scene.playbook:18} {when:6} {self.method} #{self.nth}"
+        return f"{self.scene.name:18} {when:6} {self.method} #{self.nth}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +217,7 @@ class CrashTest:
             counts: dict[str, int] = lab.vcenter.counts()["requests"]
             world = end_state(lab)
         if left := marks(world):
-            raise CrashTestError(f"{scene.playbook}, undisturbed, leaves marks on {', '.join(left)}")
+            raise CrashTestError(f"{scene.name}, undisturbed, leaves marks on {', '.join(left)}")
         changing = {method: count for method, count in counts.items() if not READS.fullmatch(method)}
         cases = [
             Case(scene, method, nth, done)
@@ -318,12 +318,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--sample", type=int, default=0, help="so many cases at random; 0 takes all")
     parser.add_argument("--seed", type=int, default=None, help="of the sample; the default is the time, and is printed")
     parser.add_argument("--workers", type=int, default=max(1, min(4, os.cpu_count() or 1)))
-    parser.add_argument("--only", nargs="+", choices=[scene.playbook for scene in SCENES], default=None)
+    parser.add_argument("--only", nargs="+", choices=[scene.name for scene in SCENES], default=None)
     parser.add_argument("--matching", default="", help="only crashes whose line of the table contains this text")
     parser.add_argument("--check-mode", action="store_true", help="only compare --check with what is done")
     options = parser.parse_args(arguments)
     seed = options.seed if options.seed is not None else int(time.time())
-    scenes = [scene for scene in SCENES if options.only is None or scene.playbook in options.only]
+    scenes = [scene for scene in SCENES if options.only is None or scene.name in options.only]
     known = {scene.playbook for scene in SCENES} | set(OTHERS)
     if unknown := {path.stem for path in (TOP / "playbooks").glob("*.yml")} - known:
         raise SystemExit(f"{', '.join(sorted(unknown))}: say in scenes.py how it is called")
@@ -332,16 +332,16 @@ def main(arguments: Sequence[str]) -> int:
         with concurrent.futures.ThreadPoolExecutor(options.workers) as pool:
             found = dict(zip(scenes, pool.map(test.undisturbed, scenes), strict=True))
             others = [] if options.only else OTHERS
-            checks = {scene.playbook: one.check for scene, one in found.items()}
+            checks = {scene.name: one.check for scene, one in found.items()}
             checks |= dict(zip(others, pool.map(lambda name: check_others(test, name), others), strict=True))
-            for playbook, problem in checks.items():
-                print(f"  {playbook:18} --check {problem or 'announced what is done, and did nothing'}", flush=True)
+            for name, problem in checks.items():
+                print(f"  {name:18} --check {problem or 'announced what is done, and did nothing'}", flush=True)
             wrong = any(checks.values())
             if options.check_mode:
                 return int(wrong)
             cases = [case for one in found.values() for case in one.cases if options.matching in str(case)]
             chosen = sample(cases, options.sample or len(cases), seed)
-            took = ", ".join(f"{scene.playbook} {one.seconds:.0f} s" for scene, one in found.items())
+            took = ", ".join(f"{scene.name} {one.seconds:.0f} s" for scene, one in found.items())
             print(f"undisturbed: {took}")
             print(f"{len(chosen)} of {len(cases)} crashes, seed {seed}, {options.workers} at a time", flush=True)
             verdicts = pool.map(lambda case: test.crash(case, found[case.scene].world), chosen)
@@ -365,10 +365,10 @@ def _told(verdicts: t.Iterable[Verdict]) -> t.Iterator[Verdict]:
 
 
 def report(verdicts: Sequence[Verdict]) -> int:
-    """The table of playbooks, and the exit code."""
-    print(f"\n{'playbook':18} {'crashes':>8} {'reached':>8} {'wrong end':>10}")
-    for scene in dict.fromkeys(verdict.case.scene.playbook for verdict in verdicts):
-        mine = [verdict for verdict in verdicts if verdict.case.scene.playbook == scene]
+    """The table of scenes, and the exit code."""
+    print(f"\n{'scene':18} {'crashes':>8} {'reached':>8} {'wrong end':>10}")
+    for scene in dict.fromkeys(verdict.case.scene.name for verdict in verdicts):
+        mine = [verdict for verdict in verdicts if verdict.case.scene.name == scene]
         wrong = sum(bool(verdict.problem) for verdict in mine)
         print(f"{scene:18} {len(mine):8} {sum(verdict.reached for verdict in mine):8} {wrong:10}")
     return 1 if any(verdict.problem for verdict in verdicts) else 0

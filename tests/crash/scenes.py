@@ -20,6 +20,13 @@ class Scene:
     playbook: str
     arguments: tuple[str, ...] = ()
     change: Callable[[Model], None] | None = None
+    called: str = ""
+    """What it is called where the playbook has another scene."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in the table, and by --only."""
+        return self.called or self.playbook
 
 
 def _hosts(model: Model) -> dict[str, Model]:
@@ -115,17 +122,18 @@ _HARVEST = _variables(
     gpu_harvest_lock_tries=1,
 )
 _IN_POOL = ("-i", "inventories/pool")
+_RETIRING = (*_IN_POOL, "-i", "tests/crash/retiring", "--limit", f"{ONE}:{TWO}")
 
 SCENES = (
     Scene("site", ("--limit", f"{ONE}:{THREE}")),
     Scene("expand", (*_IN_POOL, "--limit", TWO), change=_alone),
     Scene(
         "contract",
-        (
-            *_IN_POOL, "-i", "tests/crash/retiring", "--limit", f"{ONE}:{TWO}", *_variables(gpu_fleet_pool_size=1),
-        ),
+        (*_RETIRING, *_variables(gpu_fleet_pool_size=0, gpu_fleet_leave_as="removed")),
         change=_pool,
+        called="contract_removed",
     ),
+    Scene("contract", (*_RETIRING, *_variables(gpu_fleet_pool_size=1)), change=_pool),
     Scene("upgrade", ("--limit", THREE), change=_older_manager),
     Scene("vgpu_host", ("--limit", THREE)),
     Scene("esxi_passthrough", ("--limit", f"{ONE}:{THREE}"), change=_busy),
@@ -156,4 +164,7 @@ SCENES = (
     Scene("vgpu_cluster", _variables(vgpu_cluster_names=["gpu"])),
     Scene("vcenter_role"),
 )  # fmt: skip
-"""Every playbook that changes something in the vCenter, the slowest first; a new one gets a line here."""
+"""Every playbook that changes something in the vCenter, the slowest first; a new one gets a line here.
+
+Of those that a playbook has, the last is its ordinary one.
+"""

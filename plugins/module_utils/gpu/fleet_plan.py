@@ -20,6 +20,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_scope imp
     places_within,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_wants import differences, own_machine
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.membership import removal_begun
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership import (
     maintenance_owner,
     reboot_in_progress,
@@ -282,8 +283,14 @@ def _retire(
     if maintenance_owner(host) == "other":
         plan.warnings.append(f"{name} is in maintenance mode, and not by us. It is left alone.")
         return
-    if not host.answers:
+    begun = removal_begun(host)
+    if not host.answers and not (begun and params["leave_as"] == "removed"):
         text = "does not answer, so that it can neither be drained nor leave. Bring it back, or take it out by hand."
+        if begun:
+            text = (
+                "was disconnected by an interrupted run that was to take it out of the vCenter. Set gpu_fleet_leave_as:"
+                " removed to finish that, or reconnect it."
+            )
         plan.problems.append(Problem("host_not_connected", name, text, "retiring", kind="state"))
         return
     needs = tuple(f"{vm} deleted" for vm in plan.removed if vm in host.vm_names)
@@ -313,7 +320,8 @@ def _retire(
         plan.problems.append(Problem("vms_in_the_way", name, text, _KEEP, kind="state"))
     where = f"cluster {host.cluster}" if host.cluster else "no cluster"
     what = f"out of {where}" if params["leave_as"] == "standalone" else f"out of {where} and of the vCenter"
-    plan.steps.append(Step("remove", name, what, "it is in esxi_retiring", needs=(f"{name} in maintenance mode",)))
+    reason = "an interrupted run has disconnected it for that" if begun else "it is in esxi_retiring"
+    plan.steps.append(Step("remove", name, what, reason, needs=(f"{name} in maintenance mode",)))
 
 
 def _leaves(vm: str, to: str | None, bound: bool) -> str:

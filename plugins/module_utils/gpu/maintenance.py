@@ -15,6 +15,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.drain import (
     restore_changes,
 )
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, Intent
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.membership import removal_begun
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership import (
     ENTERING,
     LEAVING,
@@ -94,6 +95,9 @@ def _enter(
         return MaintenanceStep(unknown_host(name, known))
     if reboot_in_progress(host):
         # It was in our maintenance mode when it went down for the reboot.
+        return MaintenanceStep(ObjectPlan(name, notes=standing(host)), after=host)
+    if removal_begun(host):
+        # It was in our maintenance mode when it was disconnected; whatever needs it to answer refuses it.
         return MaintenanceStep(ObjectPlan(name, notes=standing(host)), after=host)
     if not host.answers:
         return MaintenanceStep(not_connected(host))

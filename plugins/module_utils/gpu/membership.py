@@ -7,12 +7,15 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, Intent
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership import maintenance_owner, unknown_host
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.plan import Change, ObjectPlan, Problem
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.suggest import did_you_mean, some_of
 
 State = t.Literal["member", "standalone", "removed"]
+
+REMOVING = "removing"
+"""Action of the intent from just before a run disconnects a host in order to remove it: it goes with the host."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -22,6 +25,9 @@ class MemberWant:
     name: str
     state: State
     cluster: str | None = None
+    keep_vms: bool = False
+    """Whether it may leave with machines that are off and registered on it; a removed host takes them out of the
+    inventory, with their disks left where they are."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,6 +37,8 @@ class MemberStep:
     plan: ObjectPlan
     move: State | None = None
     disconnect: bool = False
+    mark: Intent | None = None
+    """Intent to store before it is disconnected, so that the next run knows why it does not answer."""
     clear: bool = False
     """Clear the intent in the end: the host is handed over."""
     after: HostFacts | None = None
@@ -42,21 +50,23 @@ def plan_membership(
     *,
     clusters: t.Collection[str],
     known: t.Collection[str] = (),
-    keep_vms: bool = False,
 ) -> dict[str, MemberStep]:
-    """Plans for all hosts. A host leaves its cluster only out of maintenance mode, and with no machine left on it.
+    """Plans for all hosts. A host leaves its cluster only out of maintenance mode, and with no machine left on it."""
+    return {want.name: _plan(hosts.get(want.name), want, clusters, known) for want in wants}
 
-    `keep_vms` lets a host take along the machines that are off and registered on it; removed hosts take them out of
-    the inventory, with their disks left where they are.
+
+def removal_begun(host: HostFacts) -> bool:
+    """Whether a run of ours has disconnected the host in order to remove it, and has not got further.
+
+    It was empty and in our maintenance mode then, and nothing can run on it: that it does not answer is no obstacle
+    to its removal. A host that is disconnected for any other reason has another mark, or none.
     """
-    steps: dict[str, MemberStep] = {}
-    for want in wants:
-        steps[want.name] = _plan(hosts.get(want.name), want, clusters, known, keep_vms)
-    return steps
+    removing = host.intent is not None and host.intent.action == REMOVING
+    return removing and host.connection == "disconnected" and maintenance_owner(host) == "gpuops"
 
 
 def _plan(
-    host: HostFacts | None, want: MemberWant, clusters: t.Collection[str], known: t.Collection[str], keep_vms: bool
+    host: HostFacts | None, want: MemberWant, clusters: t.Collection[str], known: t.Collection[str]
 ) -> MemberStep:
     if want.state == "member" and want.cluster not in clusters:
         hint = did_you_mean(want.cluster or "", clusters) or f"There are: {some_of(sorted(clusters))}."
@@ -73,7 +83,7 @@ def _plan(
         change = Change("clear", "intent", host.intent.action if host.intent else None, None, "the host is handed over")
         after = dataclasses.replace(host, intent=None)
         return MemberStep(ObjectPlan(host.name, (change,), notes=_notes(after)), clear=True, after=after)
-    problems = _problems(host, want, keep_vms)
+    problems = _problems(host, want)
     if maintenance_owner(host) == "other" and want.state != "member":
         text = f"{host.name} is in maintenance mode, and not by us: somebody works on it. It is left alone."
         return MemberStep(ObjectPlan(host.name, warnings=(text,), notes={**_notes(host), "left_alone": True}))
@@ -83,9 +93,26 @@ def _plan(
     plan = ObjectPlan(
         host.name, tuple(_changes(host, want)), tuple(problems), notes=_notes(host if problems else after, want)
     )
+    disconnect = want.state == "removed" and host.answers
     return MemberStep(
-        plan, move=want.state, disconnect=want.state == "removed" and host.answers, clear=clear, after=after
+        plan,
+        move=want.state,
+        disconnect=disconnect,
+        mark=_mark(host.intent) if disconnect else None,
+        clear=clear,
+        after=after,
     )
+
+
+def _mark(intent: Intent | None) -> Intent | None:
+    """The intent that is to be stored, None where there is nothing to be stored.
+
+    Without a boot time: it would say that the host does not answer because it reboots.
+    """
+    if intent is None:
+        return None
+    mark = dataclasses.replace(intent, action=REMOVING, boot_time=None)
+    return None if mark == intent else mark
 
 
 def _is_there(host: HostFacts, want: MemberWant) -> bool:
@@ -117,7 +144,7 @@ def _changes(host: HostFacts, want: MemberWant) -> t.Iterator[Change]:
         yield Change("remove", "host", where, None, "out of the vCenter", disruptive=True)
 
 
-def _problems(host: HostFacts, want: MemberWant, keep_vms: bool) -> list[Problem]:
+def _problems(host: HostFacts, want: MemberWant) -> list[Problem]:
     leaves = host.cluster is not None or want.state == "removed"
     if not leaves:
         return [] if host.answers else [_not_connected(host)]
@@ -128,7 +155,7 @@ def _problems(host: HostFacts, want: MemberWant, keep_vms: bool) -> list[Problem
         running = f" It runs {some_of(host.powered_on_vms)}." if host.powered_on_vms else ""
         text = f"must be in maintenance mode to leave.{running} Drain it first (role esxi_rolling, or contract.yml)."
         problems.append(Problem("not_in_maintenance", host.name, text, kind="state"))
-    if host.vm_names and want.state != "member" and not keep_vms:
+    if host.vm_names and want.state != "member" and not want.keep_vms:
         text = (
             f"{len(host.vm_names)} virtual machines are still registered on it: {some_of(host.vm_names)}. Move or "
             "delete them, or set keep_vms: true "

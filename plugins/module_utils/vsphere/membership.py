@@ -61,7 +61,7 @@ def apply_membership(
     computes: Computes,
     bounds: Bounds,
 ) -> dict[str, TaskOutcome]:
-    """Carry the steps out: disconnect what is to be removed, move or remove, clear intents."""
+    """Carry the steps out: mark and disconnect what is to be removed, move or remove, clear intents."""
     outcomes = {name: TaskOutcome() for name in steps}
     hosts = {name: client.ref(vim.HostSystem, moids[name]) for name in steps}
 
@@ -71,7 +71,11 @@ def apply_membership(
     def ready(move: str) -> list[str]:
         return [name for name, step in steps.items() if step.move == move and outcomes[name].ok]
 
-    tasks({n: hosts[n].DisconnectHost_Task for n in ready("removed") if steps[n].disconnect}, "disconnect it")
+    marks = {name: (hosts[name], step.mark) for name, step in steps.items() if step.mark is not None}
+    outcomes.update(write_intents(client, marks, max_parallel=bounds.max_parallel))
+    leaving = [name for name in ready("removed") if steps[name].disconnect]
+    tasks({name: hosts[name].DisconnectHost_Task for name in leaving}, "disconnect it")
+    outcomes.update(_disconnected_already(client, {name: hosts[name] for name in leaving}, outcomes))
     tasks({n: _remover(client, hosts[n], computes) for n in ready("removed")}, "remove it from the vCenter")
     outcomes.update(
         {
@@ -98,6 +102,30 @@ def apply_membership(
     return outcomes
 
 
+def _disconnected_already(
+    client: Client, hosts: t.Mapping[str, t.Any], outcomes: t.Mapping[str, TaskOutcome]
+) -> dict[str, TaskOutcome]:
+    """The refused hosts that are disconnected: a task of a killed run has done that meanwhile.
+
+    One request, if any was refused. Raises GpuOpsError.
+    """
+    refused = {str(moid(host)): name for name, host in hosts.items() if _refused(outcomes[name])}
+    if not refused:
+        return {}
+    rows = retrieve(
+        client,
+        lambda: [start(hosts[name]) for name in refused.values()],
+        [paths(vim.HostSystem, "runtime.connectionState")],
+    )
+    return {
+        refused[row.moid]: TaskOutcome() for row in rows if row.props.get("runtime.connectionState") == "disconnected"
+    }
+
+
+def _refused(outcome: TaskOutcome) -> bool:
+    return outcome.error is not None and bool(outcome.error.fault)
+
+
 def _there_already(
     client: Client,
     hosts: t.Mapping[str, t.Any],
@@ -113,7 +141,7 @@ def _there_already(
     refused = {
         str(moid(hosts[name])): name
         for name, step in steps.items()
-        if step.move in ("member", "standalone") and (error := outcomes[name].error) is not None and error.fault
+        if step.move in ("member", "standalone") and _refused(outcomes[name])
     }
     if not refused:
         return {}

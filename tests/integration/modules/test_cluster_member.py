@@ -2,17 +2,20 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 from __future__ import annotations
 
+import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere import reads
 from ansible_collections.gpuops.vsphere.plugins.module_utils.vsphere.client import Client
-from ansible_collections.gpuops.vsphere.plugins.modules import cluster_member, esxi_maintenance
+from ansible_collections.gpuops.vsphere.plugins.modules import cluster_member, esxi_maintenance, gpu_plan
 from gpu_vms import machine, vcenter_connection
-from in_process import CrashError, Fuse, options, step
+from in_process import CrashError, Fuse, options, run, step
 from pyVim.task import WaitForTask
 from pyVmomi import vim
-from simulated import StartVcenter, Vcenter, fleet
+from simulated import BIN, TOP, StartVcenter, Vcenter, environment, fleet, wait_for
 
 ONE, TWO = "esx-001.lab", "esx-002.lab"
 
@@ -28,6 +31,12 @@ def clusters(vcenter: Vcenter) -> dict[str, str]:
     with vcenter_connection(vcenter) as content:
         view = content.viewManager.CreateContainerView(content.rootFolder, [vim.HostSystem], True)
         return {host.name: host.parent.name for host in view.view}
+
+
+def disconnect(vcenter: Vcenter, name: str) -> None:
+    with vcenter_connection(vcenter) as content:
+        view = content.viewManager.CreateContainerView(content.rootFolder, [vim.HostSystem], True).view
+        WaitForTask(next(item for item in view if item.name == name).DisconnectHost_Task())
 
 
 def test_out_of_the_cluster_into_another_and_out_of_the_vcenter(start_vcenter: StartVcenter) -> None:
@@ -73,12 +82,48 @@ def test_machines_in_the_way_and_wrong_names_are_named(start_vcenter: StartVcent
     refused = vcenter.fails("cluster_member", hosts=[{"name": ONE}, {"name": TWO}], state="standalone")
     assert "1 virtual machines are still registered on it: left" in refused["objects"][ONE]["msg"]
     assert "It runs runs" in refused["objects"][TWO]["msg"]
+    own = {"name": ONE, "keep_vms": False}
+    refused = vcenter.fails("cluster_member", hosts=[own], state="standalone", keep_vms=True)
+    assert refused["failure"]["code"] == "vms_in_the_way"
     assert vcenter.ok("cluster_member", hosts=[{"name": ONE}], state="standalone", keep_vms=True)["changed"]
     wrong = vcenter.fails("cluster_member", hosts=[{"name": TWO}], cluster="spaer")
     assert wrong["failure"]["code"] == "cluster_not_found"
     assert "Did you mean spare?" in wrong["msg"]
     assert "Did you mean" in vcenter.fails("cluster_member", hosts=[{"name": "esx-02.lab"}], cluster="gpu")["msg"]
     assert "none is named" in vcenter.fails("cluster_member", hosts=[{"name": TWO}])["msg"]
+
+
+@pytest.mark.parametrize(("keeping", "staying"), [(ONE, TWO), (TWO, ONE)], ids=["the first", "the second"])
+def test_the_role_lets_only_the_hosts_keep_machines_that_are_told_so(
+    start_vcenter: StartVcenter, tmp_path: Path, keeping: str, staying: str
+) -> None:
+    vcenter = start_vcenter(two_clusters(vms=[machine("one", power="off"), machine("two", TWO, power="off")]))
+    vcenter.ok("esxi_maintenance", hosts=[ONE, TWO])
+    inventory = tmp_path / "hosts.json"
+    inventory.write_text(json.dumps({"all": {"hosts": {keeping: {"cluster_member_keep_vms": True}, staying: {}}}}))
+    playbook = tmp_path / "play.yml"
+    play = {
+        "hosts": "all",
+        "order": "sorted",
+        "connection": "local",
+        "gather_facts": False,
+        "vars": {"ansible_python_interpreter": "{{ ansible_playbook_python }}", "cluster_member_state": "removed"},
+        "module_defaults": {"group/gpuops.vsphere.vsphere": vcenter.options()},
+        "roles": ["gpuops.vsphere.cluster_member"],
+    }
+    playbook.write_text(json.dumps([play]))
+    ran = subprocess.run(
+        [str(BIN / "ansible-playbook"), "-i", str(inventory), str(playbook)],
+        cwd=TOP,
+        env=environment(ANSIBLE_LOCAL_TEMP=str(tmp_path / "tmp")),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 2, ran.stdout + ran.stderr
+    assert "1 virtual machines are still registered on it" in ran.stdout
+    assert clusters(vcenter) == {staying: "gpu"}
 
 
 def test_somebody_else_s_maintenance_mode_is_left_alone(start_vcenter: StartVcenter) -> None:
@@ -185,3 +230,83 @@ def test_every_crash_is_finished_by_the_next_run(
         view = content.viewManager.CreateContainerView(content.rootFolder, [vim.HostSystem], True).view
         marked = {host.name for host in view if any(value.value for value in host.customValue)}
     assert marked == (set(names) if state == "member" else set())
+
+
+def tasks_end(vcenter: Vcenter) -> None:
+    with vcenter_connection(vcenter) as content:
+        manager = content.taskManager
+        wait_for(lambda: all(task.info.completeTime for task in manager.recentTask), "no task goes on")
+
+
+def contract(vcenter: Vcenter, *names: str) -> list[str]:
+    """What contract.yml does to hosts that are to leave the vCenter; those that its plan names."""
+    planned = step(vcenter, gpu_plan, action="contract", retiring=list(names), leave_as="removed", pool_sized=False)
+    found = {item["object"] for item in planned.returns["steps"]}
+    leaving = [name for name in names if name in found]
+    if leaving:
+        step(vcenter, esxi_maintenance, hosts=leaving, state="entered")
+        step(vcenter, cluster_member, hosts=[{"name": name} for name in leaving], state="removed")
+    return leaving
+
+
+def test_a_contraction_finishes_every_removal_that_was_cut_off(
+    start_vcenter: StartVcenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vcenter = start_vcenter(two_clusters(40, timings={"maintenance": 0.1}))
+    fuse = Fuse(monkeypatch)
+    names: list[str] = []
+    crashed = True
+    while crashed:  # until the fuse is longer than the whole work
+        names.append(f"esx-{len(names) + 1:03}.lab")
+        step(vcenter, esxi_maintenance, hosts=[names[-1]], state="entered")
+        fuse.calls, fuse.limit = 0, len(names)
+        try:
+            step(vcenter, cluster_member, hosts=[{"name": names[-1]}], state="removed")
+            crashed = False
+        except CrashError:
+            fuse.limit = None
+            tasks_end(vcenter)  # a second run takes longer to begin than they do
+            contract(vcenter, names[-1])
+        fuse.limit = None
+        assert contract(vcenter, names[-1]) == [], f"after call {len(names)}"
+        assert names[-1] not in clusters(vcenter), f"after call {len(names)}"
+    assert len(names) > 8
+
+
+def test_a_removal_that_the_vcenter_refuses_is_finished_later_and_stops_nobody_else(
+    start_vcenter: StartVcenter,
+) -> None:
+    refused = {"method": "Destroy_Task", "object": ONE, "nth": 1, "fail_task_at": 60}
+    vcenter = start_vcenter(two_clusters(3), faults=[refused])
+    step(vcenter, esxi_maintenance, hosts=[ONE], state="entered")
+    _planned, done = run(vcenter, cluster_member, hosts=[{"name": ONE}], state="removed")
+    assert [problem.code for problem in done[ONE].problems] == ["operation_failed"]
+    assert clusters(vcenter)[ONE] == "gpu"
+    assert vcenter.host(ONE)["intent"]["action"] == "removing"
+    # Whoever brings hosts back into service is told, and nothing else can be done to it.
+    assert vcenter.fails("esxi_maintenance", hosts=[ONE], state="left")["failure"]["code"] == "host_not_connected"
+    assert contract(vcenter, ONE, TWO) == [ONE, TWO]
+    assert list(clusters(vcenter)) == ["esx-003.lab"]
+
+
+def test_a_host_that_is_disconnected_for_no_removal_cannot_enter(
+    start_vcenter: StartVcenter,
+) -> None:
+    vcenter = start_vcenter(two_clusters())
+    vcenter.ok("esxi_maintenance", hosts=[ONE])
+    disconnect(vcenter, ONE)
+    assert vcenter.fails("esxi_maintenance", hosts=[ONE])["failure"]["code"] == "host_not_connected"
+
+
+def test_a_host_that_a_killed_run_s_task_disconnects_meanwhile_is_removed(start_vcenter: StartVcenter) -> None:
+    vcenter = start_vcenter(two_clusters())
+    vcenter.ok("esxi_maintenance", hosts=[ONE])
+    wanted = {"hosts": [{"name": ONE}], "state": "removed", "cluster": None, "keep_vms": False}
+    params = {"timeout": 60, "max_parallel": 1, "assume": {"hosts": {}, "vms": {}}, **wanted}
+    with Client.open(options(vcenter)) as client:
+        facts = cluster_member.read(client, params)
+        planned = cluster_member.plan(facts, params)
+        disconnect(vcenter, ONE)
+        done = cluster_member.apply(client, facts, planned, params)
+    assert done[ONE].problems == ()
+    assert list(clusters(vcenter)) == [TWO]

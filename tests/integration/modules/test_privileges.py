@@ -166,7 +166,7 @@ SCENARIOS = [
     Scenario(
         "cluster_member",
         member("removed"),
-        ("Host.Config.Connection", "Host.Inventory.RemoveHostFromCluster"),
+        ("Host.Config.Connection", "Host.Inventory.RemoveHostFromCluster", SET),
         entered,
     ),
     Scenario("advanced_options", lambda n: {"vcenter": {f"config.test.{n}": "1"}}, ("Global.Settings",)),

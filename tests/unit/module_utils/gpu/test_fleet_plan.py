@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.facts import HostFacts, Intent, VmFacts
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.fleet_plan import FleetPlan, plan_fleet, table
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.membership import REMOVING
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.placement.site import Capacity, SiteFacts
 from ansible_collections.gpuops.vsphere.plugins.modules import gpu_plan
 from gpu_builders import SLOTS, V100, dynamic, fixed, gpu, host, vgpu, vm
 
 GONE = Intent("killed", "maintenance", "2026-01-01T00:00:00Z", boot_time="2026-01-01T00:00:00.000000Z")
+
+OURS = Intent("killed", "maintenance", "2026-01-01T00:00:00Z")
+HALF_REMOVED = dataclasses.replace(OURS, action=REMOVING)
 
 
 def defaults() -> dict[str, Any]:
@@ -257,12 +261,37 @@ def test_what_is_off_on_a_retiring_host_is_in_its_way(
         (host("old", connection="notResponding"), ["host_not_connected"]),
         (host("old", connection="disconnected"), ["host_not_connected"]),
         (host("old", connection="disconnected", in_maintenance=True), []),
+        (host("old", connection="disconnected", in_maintenance=True, intent=OURS), ["host_not_connected"]),
+        (host("old", connection="disconnected", intent=HALF_REMOVED), ["host_not_connected"]),
+        (host("old", connection="notResponding", in_maintenance=True, intent=HALF_REMOVED), ["host_not_connected"]),
     ],
-    ids=["does not respond", "disconnected", "somebody works on it"],
+    ids=[
+        "does not respond",
+        "disconnected",
+        "somebody works on it",
+        "disconnected in our maintenance mode",
+        "disconnected, and out of it again",
+        "lost before it was disconnected",
+    ],
 )
 def test_a_retiring_host_that_does_not_answer_is_a_problem(esx: HostFacts, codes: list[str], leave_as: str) -> None:
     plan = plan_of(fleet(hosts=(host("a"), esx)), action="contract", retiring=["old"], leave_as=leave_as)
     assert [problem.code for problem in plan.problems] == codes
+
+
+def test_a_removal_that_was_cut_off_is_all_that_is_left_to_do() -> None:
+    esx = host("old", connection="disconnected", in_maintenance=True, intent=HALF_REMOVED)
+    other = host("older")
+    site = fleet(vm("theirs", host="old"), hosts=(host("a"), esx, other))
+    asked: dict[str, Any] = {"action": "contract", "retiring": ["old", "older"]}
+    plan = plan_of(site, **asked, leave_as="removed", keep_vms=["old"])
+    assert plan.problems == []
+    assert steps(plan) == [("remove", "old"), ("drain", "older"), ("remove", "older")]
+    assert "an interrupted run has disconnected it for that" in table(plan)
+    [in_the_way] = plan_of(site, **asked, leave_as="removed").problems
+    assert "theirs" in in_the_way.msg
+    [problem] = plan_of(site, **asked, leave_as="standalone").problems
+    assert "Set gpu_fleet_leave_as: removed to finish that, or reconnect it" in problem.msg
 
 
 def test_a_host_that_has_left_its_cluster_may_be_switched_off() -> None:

@@ -13,6 +13,7 @@ from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.maintenance imp
     plan_enter,
     plan_leave,
 )
+from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.membership import REMOVING
 from ansible_collections.gpuops.vsphere.plugins.module_utils.gpu.ownership import (
     DRAINING,
     ENTERING,
@@ -46,6 +47,7 @@ def leave(facts: HostFacts | None) -> MaintenanceStep:
 NEW = Intent("run-2", "maintenance", NOW)
 ENTERED = dataclasses.replace(OURS, action=ENTERING)
 DRAINED = dataclasses.replace(OURS, action=DRAINING)
+HALF_REMOVED = dataclasses.replace(OURS, action=REMOVING)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +70,16 @@ DRAINED = dataclasses.replace(OURS, action=DRAINING)
             False,
             "gpuops",
             id="rebooting",
+        ),
+        pytest.param(
+            host(intent=HALF_REMOVED, in_maintenance=True, connection="disconnected"),
+            None,
+            False,
+            "gpuops",
+            id="died after disconnecting it for its removal",
+        ),
+        pytest.param(
+            host(intent=HALF_REMOVED, in_maintenance=True), None, False, "gpuops", id="died before disconnecting it"
         ),
         pytest.param(host(in_maintenance=True), None, False, "other", id="somebody else's"),
         pytest.param(host(intent=LEFT), NEW, True, "gpuops", id="died between leaving and clearing"),
