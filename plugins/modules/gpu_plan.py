@@ -195,8 +195,8 @@ removed:
   elements: str
 clusters:
   description:
-    - What the operators' lock must cover, for M(gpuops.vsphere.gpu_lock). The clusters of the hosts, and the names of hosts
-      outside of clusters that the plan touches.
+    - What the operators' lock must cover, for M(gpuops.vsphere.gpu_lock).
+    - The clusters of the hosts, and the names of hosts outside of clusters that the plan touches.
   returned: always
   type: list
   elements: str
