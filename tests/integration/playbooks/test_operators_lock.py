@@ -14,7 +14,7 @@ from lab import Lab, Run
 from pyVmomi import vim
 from simulated import PASSWORD, USERNAME
 
-ONE, TWO = "esx-gpu-01.lab", "esx-gpu-02.lab"
+ONE, TWO, THREE = "esx-gpu-01.lab", "esx-gpu-02.lab", "esx-gpu-03.lab"
 THEIRS = {"clusters": ["gpu"], "run_id": "theirs", "owner": "ann@ops"}
 
 
@@ -180,6 +180,16 @@ def test_site_goes_on_without_hosts_that_have_retired(lab: Lab, retiring: tuple[
     after = lab.hosts()
     assert [after.get(name) for name in (ONE, TWO)] == [before.get(name) for name in (ONE, TWO)]
     assert not set(run.count("changed")) & {ONE, TWO}
+
+
+def test_where_the_vcenter_is_lost_between_two_hosts_the_run_does_not_ask_it_for_each(lab: Lab, tmp_path: Path) -> None:
+    lab.start()
+    file = tmp_path / "end.yml"
+    end = {"ansible.builtin.command": f"kill {lab.vcenter.process.pid}", "when": f"inventory_hostname == '{ONE}'"}
+    file.write_text(json.dumps([{"name": "End the vCenter", **end}]))
+    run = lab.playbook("esxi_rolling", "-e", json.dumps({"esxi_rolling_after_restore": [str(file)]}))
+    assert run.returncode != 0
+    assert f"{THREE} was not begun, because the vCenter itself had failed" in words(run)
 
 
 def test_a_run_that_has_lost_its_lock_begins_no_further_host(lab: Lab, tmp_path: Path) -> None:

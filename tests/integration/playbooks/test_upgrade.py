@@ -8,6 +8,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 from lab import Lab, Model, Run
 from pyVmomi import vim
@@ -32,6 +33,7 @@ SSH = """#!/bin/sh
 [ "$2" = ControlPersist ] && exit 0
 for word; do host=$command; command=$word; done
 echo "$host: $command" >> "$(dirname "$0")/calls"
+case "$command" in *"${SSH_LOST:-in no command}"*) echo no route to the host >&2; exit 255;; esac
 ESXI_HOST=$host exec /bin/sh -c "$command"
 """
 ESXCLI = f"""#!{BIN / "python"}
@@ -92,7 +94,7 @@ def upgrade(lab: Lab, *arguments: str) -> Run:
     overlay = lab.directory / "upgrade.json"
     overlay.write_text(json.dumps(wanted))
     programs(lab, ssh=SSH, esxcli=ESXCLI)
-    lab.environment = {
+    lab.environment |= {
         "LAB_BUNDLE": str(bundle),
         "LAB_CERTIFICATE": lab.vcenter.certificate,
         "LAB_PORT": str(lab.vcenter.port),
@@ -150,6 +152,22 @@ def test_hosts_follow_one_another_and_a_guest_that_would_be_left_behind_stops_it
     assert again.count("changed") == {}, again.output
     assert again.count("failed") == {"guest.lab": 1}
     assert "checksum is missing" in " ".join(again.output.split())
+
+
+@pytest.mark.parametrize("at", ["sha256sum", "component apply"])
+def test_a_host_that_takes_no_ssh_fails_and_the_others_go_on(lab: Lab, at: str) -> None:
+    lab.start(time_scale=1000, change=with_managers)
+    lab.environment = {"SSH_LOST": at}
+    run = upgrade(lab, "-e", "esxi_rolling_max_failures=0")
+    assert run.count("failed") == {TWO: 1}, run.output
+    assert f"{TWO}: the vGPU manager was not installed or removed, as the host cannot be reached" in " ".join(
+        run.output.split()
+    )
+    hosts = lab.hosts()
+    assert [hosts[name]["in_maintenance"] for name in (TWO, THREE)] == [True, False]
+    assert installed(lab, THREE).startswith(NEW)
+    with lab._all(vim.Folder) as folders:
+        assert not [item.name for item in folders if item.name.startswith("gpuops-lock")]
 
 
 def test_a_removal_by_esxcli_asks_for_no_bundle(lab: Lab) -> None:

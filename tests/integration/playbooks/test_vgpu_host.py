@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from lab import Lab, kill_hard
+from pyVmomi import vim
 from simulated import BIN, USERNAME, wait_for
 
 HOST = "esx-gpu-03.lab"
@@ -245,6 +246,43 @@ def test_a_mode_that_does_not_take_keeps_the_host_out_of_service_and_is_said(
         assert "nvidia-smi -q on the host" in said
         assert lab.hosts()[HOST]["in_maintenance"] is True
         assert reboots(lab) == count
+
+
+# A program in the place of ssh: runs here what is to run there, until the stand-in has been asked to set so many modes.
+SSH = """#!/bin/sh
+[ "$2" = ControlPersist ] && exit 0
+test "$(grep -c ^-i {directory}/calls 2>/dev/null || :)" -ge {modes} && {{ echo no route to the host >&2; exit 255; }}
+for command; do :; done
+exec sh -c "$command"
+"""
+
+
+@pytest.mark.parametrize(
+    ("modes", "said", "times_rebooted"),
+    [
+        (0, "the ECC and MIG modes cannot be read", 0),
+        (1, "not all ECC and MIG modes are set", 1),
+        (2, "the ECC and MIG modes cannot be read", 2),
+    ],
+    ids=["before the work", "while they are set", "after the reboot"],
+)
+def test_a_host_that_takes_no_ssh_fails_and_the_lock_is_given_back(
+    lab: Lab, smi: NvidiaSmi, modes: int, said: str, times_rebooted: int
+) -> None:
+    (smi.program.parent / "calls").touch()
+    lab.programs = lab.directory / "programs"
+    lab.programs.mkdir()
+    ssh = lab.programs / "ssh"
+    ssh.write_text(SSH.format(directory=smi.program.parent, modes=modes))
+    ssh.chmod(0o755)
+    over_ssh = {"esxi_graphics_ssh_connection": "ssh", "__esxi_graphics_ssh_retries": 0}
+    run = lab.playbook("vgpu_host", *arguments(lab, smi), "-e", json.dumps(over_ssh))
+    assert run.count("failed") == {HOST: 1}, run.output
+    assert f"{HOST}: {said}, as the host cannot be reached over SSH" in " ".join(run.output.split())
+    assert reboots(lab) == times_rebooted
+    assert lab.hosts()[HOST]["in_maintenance"] is (modes > 0)
+    with lab._all(vim.Folder) as folders:
+        assert not [item.name for item in folders if item.name.startswith("gpuops-lock")]
 
 
 def test_a_driver_that_does_not_answer_is_said_with_its_own_words(lab: Lab, smi: NvidiaSmi) -> None:
