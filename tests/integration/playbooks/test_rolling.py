@@ -206,3 +206,27 @@ def test_a_terminal_shows_who_is_where(lab: Lab, short_directory: Path, terminal
     assert code == 0, text
     assert ("reboot: esx-gpu-01.lab" in text or "until it is back: esx-gpu-01.lab" in text) is terminal, text
     assert [path.name for path in short_directory.glob("gpuops-progress-*")] == []
+
+
+def test_a_lock_that_is_refused_for_one_cluster_does_not_stop_the_hosts_of_another(lab: Lab, tmp_path: Path) -> None:
+    """The next host may be of another cluster; a vCenter that does not answer is the same for all."""
+    other = "esx-gen-01.lab"
+    more = tmp_path / "more.yml"
+    more.write_text(yaml.safe_dump({"all": {"children": {"esxi_gpu": {"hosts": {other: {}}}}}}))
+    lab.start()
+    lab.vcenter.ok("gpu_lock", clusters=["generic"], run_id="theirs", owner="ann@ops", holder_pid=os.getpid())
+    run = lab.playbook("esxi_rolling", "-i", str(more), "--limit", f"{other}:{ONE}", *hooks(tmp_path))
+    assert run.count("failed") == {other: 1}, run.output
+    assert "ann@ops has held it since" in " ".join(run.output.split())
+    assert f"after_restore {ONE} of {ONE}" in (tmp_path / "story").read_text()
+
+
+def test_a_vcenter_that_fails_while_the_lock_is_taken_is_asked_for_no_further_host(lab: Lab, tmp_path: Path) -> None:
+    lab.start(faults=[{"method": "CurrentTime", "nth": 1, "fault": {"type": "vmodl.fault.SystemError"}}])
+    run = lab.playbook("esxi_rolling", *hooks(tmp_path))
+    assert run.count("failed") == dict.fromkeys(EVERY, 1), run.output
+    said = " ".join(run.output.split())
+    for name in (TWO, THREE):
+        assert f"{name} was not begun, because the vCenter itself had failed: it is as it was. Look at the" in said
+    assert not (tmp_path / "story").exists()
+    assert lab.vcenter.counts()["requests"].get("EnterMaintenanceMode_Task", 0) == 0

@@ -5,15 +5,17 @@
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Lab, kill_hard
+from lab import Lab, Model, kill_hard
 from pyVmomi import vim
 from simulated import BIN, USERNAME, wait_for
 
-HOST = "esx-gpu-03.lab"
+HOST, OTHER = "esx-gpu-03.lab", "esx-gpu-02.lab"
 BUNDLE = "https://depot.lab/NVD-VGPU-800_535.154.02/metadata.zip"
 FIRST, SECOND = "00000000:3B:00.0", "00000000:5E:00.0"
 WANTED = {
@@ -163,6 +165,11 @@ def in_service(lab: Lab) -> bool:
     return host["intent"] == [] and host["in_maintenance"] is False
 
 
+def locks(lab: Lab) -> list[str]:
+    with lab._all(vim.Folder) as folders:
+        return [item.name for item in folders if item.name.startswith("gpuops-lock")]
+
+
 def test_check_install_again_change(lab: Lab, smi: NvidiaSmi) -> None:
     wanted = arguments(lab, smi)
     before = lab.state()
@@ -256,6 +263,24 @@ for command; do :; done
 exec sh -c "$command"
 """
 
+# The same, but the first try after each reboot fails: the third call is the first read after the driver's reboot, and
+# after its second try and the setting of two modes, the seventh follows the modes' reboot.
+LATE_SSH = """#!/bin/sh
+[ "$2" = ControlPersist ] && exit 0
+echo >> {directory}/tries
+case $(wc -l < {directory}/tries) in 3|7) echo no route to the host >&2; exit 255;; esac
+for command; do :; done
+exec sh -c "$command"
+"""
+
+
+def instead_of_ssh(lab: Lab, script: str) -> None:
+    lab.programs = lab.directory / "programs"
+    lab.programs.mkdir()
+    ssh = lab.programs / "ssh"
+    ssh.write_text(script)
+    ssh.chmod(0o755)
+
 
 @pytest.mark.parametrize(
     ("modes", "said", "times_rebooted"),
@@ -270,19 +295,74 @@ def test_a_host_that_takes_no_ssh_fails_and_the_lock_is_given_back(
     lab: Lab, smi: NvidiaSmi, modes: int, said: str, times_rebooted: int
 ) -> None:
     (smi.program.parent / "calls").touch()
-    lab.programs = lab.directory / "programs"
-    lab.programs.mkdir()
-    ssh = lab.programs / "ssh"
-    ssh.write_text(SSH.format(directory=smi.program.parent, modes=modes))
-    ssh.chmod(0o755)
+    instead_of_ssh(lab, SSH.format(directory=smi.program.parent, modes=modes))
     over_ssh = {"esxi_graphics_ssh_connection": "ssh", "__esxi_graphics_ssh_retries": 0}
     run = lab.playbook("vgpu_host", *arguments(lab, smi), "-e", json.dumps(over_ssh))
     assert run.count("failed") == {HOST: 1}, run.output
     assert f"{HOST}: {said}, as the host cannot be reached over SSH" in " ".join(run.output.split())
     assert reboots(lab) == times_rebooted
     assert lab.hosts()[HOST]["in_maintenance"] is (modes > 0)
-    with lab._all(vim.Folder) as folders:
-        assert not [item.name for item in folders if item.name.startswith("gpuops-lock")]
+    assert locks(lab) == []
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port of 127.0.0.1 that nobody listens on, and nobody else gets meanwhile."""
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        yield place.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("limits", "goes_on"),
+    [
+        ({"max_failures": 0}, True),
+        ({"max_unavailable": 2}, True),
+        ({"max_failures": 1}, False),
+    ],
+    ids=["alone in its batch", "with another", "as many failures as are allowed"],
+)
+def test_a_host_whose_ssh_is_off_after_the_reboot_counts_as_failed_and_ends_no_run(
+    lab: Lab, tmp_path: Path, closed_port: int, limits: dict[str, int], goes_on: bool
+) -> None:
+    """With the real client of SSH: the port is closed once the host has rebooted."""
+
+    def two_alike(model: Model) -> None:
+        model["clusters"][0]["hosts"][1]["gpus"] = [{"gpu": "T4", "count": 2}]
+
+    lab.start(change=two_alike)
+    smi = NvidiaSmi(lab, tmp_path / "host")
+    rebooted = f"inventory_hostname == '{OTHER}' and (__esxi_rolling_stage | default('')).startswith('rebooted')"
+    settings = {f"esxi_rolling_{name}": number for name, number in limits.items()} | {
+        "ansible_host": "127.0.0.1",
+        "ansible_port": closed_port,
+        "esxi_graphics_ssh_connection": f"{{{{ 'ssh' if {rebooted} else 'local' }}}}",
+        "__esxi_graphics_ssh_retries": 1,
+    }
+    run = lab.playbook("vgpu_host", *arguments(lab, smi), "--limit", f"{OTHER}:{HOST}", "-e", json.dumps(settings))
+    said = " ".join(run.output.split())
+    assert run.count("unreachable") == {}, run.output
+    assert run.count("failed") == ({OTHER: 1} if goes_on else {OTHER: 1, HOST: 1}), run.output
+    assert (
+        f"{OTHER}: the ECC and MIG modes cannot be read, as the host cannot be reached over SSH (Failed to connect"
+        in said
+    )
+    assert f"port {closed_port}: Connection refused). Look at its service SSH" in said
+    assert (f"{HOST} was not begun, because as many hosts as" in said) is not goes_on
+    assert lab.hosts()[OTHER]["in_maintenance"] is True
+    assert in_service(lab)
+    assert smi.in_force is goes_on
+    assert locks(lab) == []
+
+
+def test_a_host_that_takes_ssh_a_moment_after_its_reboot_is_waited_for(lab: Lab, smi: NvidiaSmi) -> None:
+    """Its agent answers the vCenter sooner than its SSH does."""
+    instead_of_ssh(lab, LATE_SSH.format(directory=smi.program.parent))
+    run = lab.playbook("vgpu_host", *arguments(lab, smi), "-e", "esxi_graphics_ssh_connection=ssh")
+    assert run.returncode == 0, run.output
+    assert smi.in_force
+    assert in_service(lab)
+    assert (reboots(lab), smi.calls) == (2, SET)
 
 
 def test_a_driver_that_does_not_answer_is_said_with_its_own_words(lab: Lab, smi: NvidiaSmi) -> None:
