@@ -41,7 +41,7 @@ lab-test: test-env ## A GPU pool from nothing, grown, shrunk and hurt under load
 	$(PYTEST) tests/lab/test_pool.py
 
 .PHONY: test
-test: lint unit integration ## Lint, sanity, unit and integration tests (about 18 minutes)
+test: lint unit integration ## Lint, sanity, unit and integration tests (about 20 minutes)
 
 .PHONY: lint
 lint: test-env ## Formatting, lint, types, collection sanity, two at a time (about 2 minutes)
@@ -71,7 +71,7 @@ fidelity: test-env ## The simulator under clients of others: Ansible collections
 	$(PYTEST) -n 2 --dist loadgroup -m clients simulator/tests
 
 .PHONY: integration
-integration: test-env ## Modules and playbooks against the simulator over TLS (about 12 minutes)
+integration: test-env ## Modules and playbooks against the simulator over TLS (about 14 minutes)
 	$(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder $(addprefix tests/integration/,playbooks tools modules)
 
 .PHONY: page-test
@@ -94,7 +94,7 @@ molecule: test-env ## Every role's scenario on real guests (root, podman; 20 min
 	tools/molecule test $(ROLE)
 
 .PHONY: crash-test
-crash-test: test-env ## Kill playbooks at every changing call, run again, compare (hours; SAMPLE=20 SEED=1: a sample)
+crash-test: test-env ## Kill playbooks at every changing call, run again, compare (an hour and a half; SAMPLE=20 SEED=1: a sample)
 	$(BIN)/python tests/crash/crash_test.py $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: crash-sample
@@ -127,7 +127,7 @@ simulator-docs: test-env ## Write the simulator's list of methods into its docum
 	$(BIN)/python -m vsphere_simulator.cli methods --into docs/simulator.md
 
 .PHONY: ci
-ci: test harvest-test crash-sample page-test lab-guests fidelity molecule lab-test ## What CI runs (an hour)
+ci: test harvest-test crash-sample page-test lab-guests fidelity molecule lab-test ## What CI runs (an hour and ten minutes)
 
 .PHONY: lock
 lock: controller ## Resolve pyproject.toml into requirements/*.txt anew
