@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import slurm_commands
 from lab import Lab, Model, Run, kill_hard
-from pyVmomi import vim
 from simulated import wait_for
 from slurm import Job, Slurm
 
@@ -108,11 +107,6 @@ class Site:
         return data
 
 
-def locks(lab: Lab) -> list[str]:
-    with lab._all(vim.Folder) as folders:
-        return [item.name for item in folders if item.name.startswith("gpuops-lock")]
-
-
 def of(power: dict[str, str], state: str) -> list[str]:
     return sorted(name for name, found in power.items() if found == state)
 
@@ -197,7 +191,7 @@ def test_desktops_return_also_where_the_controller_of_the_pool_is_lost(site: Sit
     lost.write_text("all: {hosts: {ctl-01: {ansible_host: 127.0.0.1, ansible_port: 9, ansible_connection: ssh}}}")
     run = site.run(MORNING, "-i", str(lost), gpu_harvest_slurm_controllers=["ctl-01"])
     assert of(site.power(), "poweredOn") == DESKTOPS, run.output
-    assert locks(site.lab) == []
+    assert site.lab.locks() == []
     assert "could not leave the pool in order: ctl-01 cannot be reached over SSH" in run.output
 
 

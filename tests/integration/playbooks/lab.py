@@ -110,6 +110,11 @@ class Lab:
         wait_for(quiet, "the state file is quiet")
         return self._state_file.read_bytes()
 
+    def locks(self) -> list[str]:
+        """The operators' locks that somebody holds, by the names of their folders."""
+        with self._all(vim.Folder) as folders:
+            return [item.name for item in folders if item.name.startswith("gpuops-lock")]
+
     def hosts(self) -> dict[str, dict[str, Any]]:
         """Connection, maintenance mode, active passthrough, boot time and intents of every host."""
         with self._all(vim.HostSystem) as hosts:

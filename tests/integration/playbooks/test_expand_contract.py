@@ -34,11 +34,6 @@ def cluster_of(lab: Lab, name: str) -> str:
         return str(next(item for item in hosts if item.name == name).parent.name)
 
 
-def locks(lab: Lab) -> list[str]:
-    with lab._all(vim.Folder) as folders:
-        return [item.name for item in folders if item.name.startswith("gpuops-lock")]
-
-
 def run(
     lab: Lab, playbook: str, *arguments: str, size: int, retiring: tuple[str, ...] = (), at_a_time: int = 1
 ) -> tuple[str, ...]:
@@ -138,7 +133,7 @@ def test_the_pool_grows_with_a_host_and_shrinks_with_it(lab: Lab) -> None:
     ok(lab.playbook(*run(lab, "expand", size=2)))
     assert pool(lab) == {"gpu-pool-01": "poweredOn", "gpu-pool-02": "poweredOn"}
     assert cluster_of(lab, TWO) == "gpu"
-    assert locks(lab) == []
+    assert lab.locks() == []
     # The other host divides its GPUs: its manager is installed, and its machines have their parts.
     assert lab.vgpus() == {"gpu-server-03a": ["grid_t4-8c"], "gpu-server-03b": ["grid_t4-4c"]}
     assert {lab.vms()[name]["power"] for name in lab.vgpus()} == {"poweredOn"}
@@ -149,12 +144,12 @@ def test_the_pool_grows_with_a_host_and_shrinks_with_it(lab: Lab) -> None:
 
     contract = run(lab, "contract", size=0, retiring=(TWO,))
     killed(lab, contract, "Destroy_Task")
-    assert len(locks(lab)) == 1
+    assert len(lab.locks()) == 1
     ok(lab.playbook(*contract))
     assert pool(lab) == {}
     assert cluster_of(lab, TWO) == TWO
     assert lab.hosts()[TWO]["in_maintenance"]
-    assert locks(lab) == []
+    assert lab.locks() == []
 
 
 def test_an_expansion_in_which_a_stage_fails_gives_the_lock_back_and_the_next_run_goes_on(lab: Lab) -> None:
@@ -164,10 +159,10 @@ def test_an_expansion_in_which_a_stage_fails_gives_the_lock_back_and_the_next_ru
     assert failed.returncode == 2, failed.output
     assert failed.count("failed") == {TWO: 1}
     assert pool(lab) == {}
-    assert locks(lab) == []
+    assert lab.locks() == []
     ok(lab.playbook(*expand))
     assert pool(lab) == {"gpu-pool-01": "poweredOn"}
-    assert locks(lab) == []
+    assert lab.locks() == []
 
 
 def test_a_contraction_that_removes_hosts_shows_it_first_and_goes_on_where_a_stage_failed(lab: Lab) -> None:
@@ -195,14 +190,14 @@ def test_a_contraction_that_removes_hosts_shows_it_first_and_goes_on_where_a_sta
     failed = lab.playbook(*contract)
     assert failed.returncode == 2, failed.output
     assert failed.count("failed") == {TWO: 1}
-    assert locks(lab) == []
+    assert lab.locks() == []
     assert TWO in lab.hosts()
     assert THREE not in lab.hosts()
     again = ok(lab.playbook(*contract))
     assert f"The vCenter has no host {THREE} of esxi_retiring" in again.output
     assert TWO not in lab.hosts()
     assert set(lab.vms()) == {"gpu-pool-01-debug", "gpu-pool-07"}
-    assert locks(lab) == []
+    assert lab.locks() == []
 
 
 def test_the_plan_has_all_that_the_inventory_gives_a_host(lab: Lab) -> None:
@@ -237,7 +232,7 @@ def test_a_plan_names_the_jobs_and_a_server_that_nobody_could_ask_to_end_them_is
     assert (step["object"], step["jobs"]) == ("gpu-pool-01", ["4711 (ann)"])
     assert f"{server} could not be asked to let its jobs end" in " ".join(refused.output.split())
     assert pool(lab) == {"gpu-pool-01": "poweredOn"}
-    assert locks(lab) == []
+    assert lab.locks() == []
 
 
 @pytest.mark.parametrize(
@@ -256,7 +251,7 @@ def test_jobs_on_a_machine_that_the_inventory_does_not_have_as_a_server_stop_the
     assert refused.returncode == 2, refused.output
     assert because in " ".join(refused.output.split())
     assert pool(lab) == {"gpu-pool-01": "poweredOn"}
-    assert locks(lab) == []
+    assert lab.locks() == []
 
 
 @pytest.mark.parametrize(
@@ -287,7 +282,7 @@ def test_nothing_is_deleted_where_the_controller_is_lost_on_the_way(
     assert refused.returncode != 0, refused.output
     assert because in " ".join(refused.output.split())
     assert pool(lab) == {"gpu-pool-01": "poweredOn"}
-    assert locks(lab) == []
+    assert lab.locks() == []
 
 
 def test_what_retiring_hosts_are_told_in_a_group_of_theirs_counts(lab: Lab) -> None:

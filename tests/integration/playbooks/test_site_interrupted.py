@@ -5,15 +5,9 @@
 from __future__ import annotations
 
 from lab import Lab, kill_hard
-from pyVmomi import vim
 from simulated import wait_for
 
 ONE, TWO, THREE = "esx-gpu-01.lab", "esx-gpu-02.lab", "esx-gpu-03.lab"
-
-
-def locks(lab: Lab) -> list[str]:
-    with lab._all(vim.Folder) as folders:
-        return [item.name for item in folders if item.name.startswith("gpuops-lock")]
 
 
 def test_one_host_then_an_interrupted_run_then_the_rest(lab: Lab) -> None:
@@ -40,7 +34,7 @@ def test_one_host_then_an_interrupted_run_then_the_rest(lab: Lab) -> None:
     interrupted = lab.hosts()
     assert interrupted[TWO]["intent"], "nothing on the host says whose work it is"
     assert interrupted[THREE]["booted"] == booted[THREE]
-    assert locks(lab) == ["gpuops-lock-gpu-1"]
+    assert lab.locks() == ["gpuops-lock-gpu-1"]
 
     again = lab.playbook("site")
     assert again.returncode == 0, again.output
@@ -50,7 +44,7 @@ def test_one_host_then_an_interrupted_run_then_the_rest(lab: Lab) -> None:
     assert {vm["power"] for vm in lab.vms().values()} == {"poweredOn"}
     assert len(lab.vms()) == 4
     assert lab.vcenter.counts()["requests"]["RebootHost_Task"] == 3, "a host was rebooted twice"
-    assert locks(lab) == []
+    assert lab.locks() == []
 
 
 def test_a_run_killed_as_a_host_is_back_in_service_leaves_no_mark_after_the_next(lab: Lab) -> None:
@@ -73,6 +67,6 @@ def test_a_run_killed_as_a_host_is_back_in_service_leaves_no_mark_after_the_next
     assert again.returncode == 0, again.output
     assert again.count("changed") == {ONE: 1}
     assert lab.hosts()[ONE]["intent"] == []
-    assert locks(lab) == []
+    assert lab.locks() == []
     assert lab.vcenter.counts()["requests"]["EnterMaintenanceMode_Task"] == 1, "it was taken out of service for nothing"
     assert not lab.playbook("esxi_passthrough", "--limit", ONE).count("changed")

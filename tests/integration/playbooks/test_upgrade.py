@@ -166,8 +166,7 @@ def test_a_host_that_takes_no_ssh_fails_and_the_others_go_on(lab: Lab, at: str) 
     hosts = lab.hosts()
     assert [hosts[name]["in_maintenance"] for name in (TWO, THREE)] == [True, False]
     assert installed(lab, THREE).startswith(NEW)
-    with lab._all(vim.Folder) as folders:
-        assert not [item.name for item in folders if item.name.startswith("gpuops-lock")]
+    assert lab.locks() == []
 
 
 def test_a_removal_by_esxcli_asks_for_no_bundle(lab: Lab) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from lab import Lab, Model, kill_hard
-from pyVmomi import vim
 from simulated import BIN, USERNAME, wait_for
 
 HOST, OTHER = "esx-gpu-03.lab", "esx-gpu-02.lab"
@@ -165,11 +164,6 @@ def in_service(lab: Lab) -> bool:
     return host["intent"] == [] and host["in_maintenance"] is False
 
 
-def locks(lab: Lab) -> list[str]:
-    with lab._all(vim.Folder) as folders:
-        return [item.name for item in folders if item.name.startswith("gpuops-lock")]
-
-
 def test_check_install_again_change(lab: Lab, smi: NvidiaSmi) -> None:
     wanted = arguments(lab, smi)
     before = lab.state()
@@ -302,7 +296,7 @@ def test_a_host_that_takes_no_ssh_fails_and_the_lock_is_given_back(
     assert f"{HOST}: {said}, as the host cannot be reached over SSH" in " ".join(run.output.split())
     assert reboots(lab) == times_rebooted
     assert lab.hosts()[HOST]["in_maintenance"] is (modes > 0)
-    assert locks(lab) == []
+    assert lab.locks() == []
 
 
 @pytest.fixture
@@ -352,7 +346,7 @@ def test_a_host_whose_ssh_is_off_after_the_reboot_counts_as_failed_and_ends_no_r
     assert lab.hosts()[OTHER]["in_maintenance"] is True
     assert in_service(lab)
     assert smi.in_force is goes_on
-    assert locks(lab) == []
+    assert lab.locks() == []
 
 
 def test_a_host_that_takes_ssh_a_moment_after_its_reboot_is_waited_for(lab: Lab, smi: NvidiaSmi) -> None:
